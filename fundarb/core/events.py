@@ -7,8 +7,9 @@ __all__ = ['Message', 'VOCABULARY', 'AnyMessage', 'Event', 'Command', 'BookUpdat
            'FundingScheduled', 'FundingPredicted', 'FundingRealised', 'TimerFired', 'SessionEnding', 'FundingMissing',
            'FundingIntervalChanged', 'FeedStale', 'SignalDetected', 'TargetPosition', 'TargetApproved',
            'RiskLimitBreached', 'PairIntent', 'OrderPlaced', 'PairStateChanged', 'SubmitOrder', 'CancelOrder',
-           'OrderAccepted', 'OrderFilled', 'OrderCanceled', 'OrderRejected', 'FundingPaid', 'PositionLiquidated',
-           'PositionChanged', 'PnlUpdated', 'MarginUpdated', 'encode', 'decode']
+           'QueryOrder', 'ReportAccount', 'OrderAccepted', 'OrderFilled', 'OrderCanceled', 'OrderRejected',
+           'OrderUnknown', 'OrderNotFound', 'FundingPaid', 'PositionLiquidated', 'AccountReported', 'PositionChanged',
+           'PnlUpdated', 'MarginUpdated', 'encode', 'decode']
 
 # %% ../../nbs/04_core_events.ipynb #imports
 from decimal import Decimal
@@ -17,7 +18,7 @@ from typing import Union
 import msgspec
 
 from .funding import FundingRate
-from .models import Level, Liquidity
+from .models import Level, Liquidity, VenuePosition
 
 # %% ../../nbs/04_core_events.ipynb #message
 class _Stamped(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
@@ -203,6 +204,7 @@ class OrderPlaced(Event, frozen=True, kw_only=True):
     limit_price: Decimal  # the collar: no fill beyond it, quote per base
     reduce_only: bool
     decision_mid: Decimal  # mid of the book the decision saw, quote per base
+    post_only: bool = False  # True: rests as a maker until filled or canceled
 
 
 class PairStateChanged(Event, frozen=True, kw_only=True):
@@ -219,7 +221,7 @@ class PairStateChanged(Event, frozen=True, kw_only=True):
 
 # %% ../../nbs/04_core_events.ipynb #commands
 class SubmitOrder(Command, frozen=True, kw_only=True):
-    """Send one immediate-or-cancel limit order: the same id twice is one order."""
+    """Send one limit order, immediate or cancel unless post_only: the same id twice is one order."""
 
     client_order_id: str
     venue: str
@@ -227,6 +229,7 @@ class SubmitOrder(Command, frozen=True, kw_only=True):
     qty_base: Decimal  # + buy, - sell
     limit_price: Decimal
     reduce_only: bool
+    post_only: bool = False  # True: rests as a maker, and is refused if it would cross
 
 
 class CancelOrder(Command, frozen=True, kw_only=True):
@@ -235,6 +238,20 @@ class CancelOrder(Command, frozen=True, kw_only=True):
     client_order_id: str
     venue: str
     symbol: str
+
+
+class QueryOrder(Command, frozen=True, kw_only=True):
+    """Ask what became of an order: its fills and its last word come as reports, or OrderNotFound."""
+
+    client_order_id: str
+    venue: str
+    symbol: str
+
+
+class ReportAccount(Command, frozen=True, kw_only=True):
+    """Ask a venue for its own books on us: the answer is AccountReported."""
+
+    venue: str
 
 # %% ../../nbs/04_core_events.ipynb #venue-orders
 class OrderAccepted(Event, frozen=True, kw_only=True):
@@ -276,6 +293,23 @@ class OrderRejected(Event, frozen=True, kw_only=True):
     symbol: str
     reason: str
 
+
+class OrderUnknown(Event, frozen=True, kw_only=True):
+    """The request or its answer was lost: the order may be placed. Ask by its id, assume nothing."""
+
+    client_order_id: str
+    venue: str
+    symbol: str
+    reason: str
+
+
+class OrderNotFound(Event, frozen=True, kw_only=True):
+    """Asked for an order, the venue did not know it. Soon after the sending, that proves nothing."""
+
+    client_order_id: str
+    venue: str
+    symbol: str
+
 # %% ../../nbs/04_core_events.ipynb #venue-cash
 class FundingPaid(Event, frozen=True, kw_only=True):
     """The venue's payment record for one settlement of one position."""
@@ -296,6 +330,17 @@ class PositionLiquidated(Event, frozen=True, kw_only=True):
     symbol: str
     equity: Decimal  # of the account when it happened, quote currency
     maintenance: Decimal  # that was required
+
+
+class AccountReported(Event, frozen=True, kw_only=True):
+    """A venue's own books on us at an instant. Of positions and balances, the venue is the truth."""
+
+    venue: str
+    wallet: Decimal  # quote currency, without unrealised profit
+    equity: Decimal  # quote currency, as the venue values it
+    positions: tuple[VenuePosition, ...]  # those not flat
+    open_orders: tuple[str, ...]  # client order ids that still work
+    ts_event_ns: int  # the venue's time of it
 
 # %% ../../nbs/04_core_events.ipynb #account
 class PositionChanged(Event, frozen=True, kw_only=True):

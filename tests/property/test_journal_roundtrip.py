@@ -13,7 +13,7 @@ from fundarb.core.engine import Entry
 from fundarb.core.errors import DataError
 from fundarb.core.events import VOCABULARY, Command
 from fundarb.core.funding import FundingKind, FundingRate
-from fundarb.core.models import Level, Liquidity
+from fundarb.core.models import Level, Liquidity, VenuePosition
 from fundarb.core.numbers import HOUR_NS
 from fundarb.storage.journal_file import FileJournal, read_journal
 
@@ -30,6 +30,7 @@ RATE = st.builds(
     settlement_time_ns=st.integers(0, 500_000).map(lambda hour: hour * HOUR_NS),
     ts_init_ns=st.integers(500_001 * HOUR_NS, 2**63 - 1),
 )
+POSITIONS = st.lists(st.builds(VenuePosition, st.text(), DECIMAL, DECIMAL), max_size=3).map(tuple)
 LEVELS = st.lists(st.builds(Level, FLOAT, FLOAT), max_size=3).map(tuple)
 BY_TYPE = {
     int: INT64,
@@ -41,6 +42,8 @@ BY_TYPE = {
     Liquidity: st.sampled_from(Liquidity),
     FundingRate: RATE,
     tuple[Level, ...]: LEVELS,
+    tuple[VenuePosition, ...]: POSITIONS,
+    tuple[str, ...]: st.lists(st.text(), max_size=3).map(tuple),
 }
 
 

@@ -228,14 +228,14 @@ def test_books_are_not_heard():
     assert BookUpdated not in fresh().handlers()
 
 
-def test_only_the_decision_timer_is_answered():
+def test_every_timer_is_answered_with_the_whole_account():
     service = fresh()
-    assert tell(service, tick("01:00", "heartbeat")) == []
-    assert service.ledger.equities == []
+    tell(service, tick("00:30", "close"))
+    assert service.ledger.equities == [(at("00:30"), D(60_000))]
     update, *margins = tell(service, tick("01:00"))
     assert update == PnlUpdated(ts_init_ns=at("01:00"), equity=D(60_000), price=D(0), funding=D(0), fees=D(0))
     assert [margin.venue for margin in margins] == ["binance", "hyperliquid", "okx"]
-    assert service.ledger.equities == [(at("01:00"), D(60_000))]
+    assert service.ledger.equities[1:] == [(at("01:00"), D(60_000))]
 
 
 def test_position_changed_says_what_is_held_after_each_fill():
