@@ -1,0 +1,218 @@
+"""Measure the exact event path: quotes in, through every service of a live session, to the exact ledger.
+
+    python tests/benchmarks/event_path.py [--quotes 1000000] [--rounds 3] [--rival PYTHON] [--json FILE]
+
+The services are those of `build_core`, in their order, with a strategy object that wakes on every book; the venues are
+the simulated exchange without latency. Every session is checked against a plain loop before its time counts. With
+--rival, an interpreter that has nautilus_trader runs `event_path_nautilus.py` on the same quotes in the same rounds.
+The time to build the data objects is left out on both sides.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from math import floor
+from pathlib import Path
+
+import event_workload as w
+
+from fundarb.apps.composition import RunSpec, build_core, make_pairs
+from fundarb.apps.session import trade
+from fundarb.config.settings import load_settings
+from fundarb.core.engine import Engine
+from fundarb.core.events import BookUpdated, Event, FundingRealised, MarkPriceUpdated, TimerFired
+from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
+from fundarb.core.models import Instrument, Level
+from fundarb.core.numbers import exact
+from fundarb.exchanges.simulated import SimulatedExchange
+from fundarb.strategies.base import Decision
+
+ROOT = Path(__file__).parents[2]
+PLACES = [(venue, coin) for venue in w.VENUES for coin in w.COINS]
+WIDE = {  # limits that never speak here; the checks behind them run all the same
+    "max_gross_x": 1000, "max_venue_gross_x": 1000, "max_symbol_gross_x": 1000, "max_pair_notional_usd": 10**6,
+    "max_symbol_margin_frac": "0.99", "max_leverage_x": 50, "max_book_age_s": 10**6, "max_mark_age_s": 10**7,
+    "max_funding_age_s": 10**7, "max_orders_per_min": 10**6, "max_from_mark_bps": 10**4, "max_depth_frac": 1.0,
+    "max_daily_loss_frac": "0.5", "max_drawdown_frac": "0.5",
+}  # fmt: skip
+
+
+class Crossing:
+    """The workload's rules as a strategy: the same interface as the one that trades live."""
+
+    name = "crossing"
+    wakes_on = (BookUpdated, FundingRealised)
+
+    def __init__(self, end_ns: int) -> None:
+        self._end_ns = end_ns
+        self._pair_id = {coin: f"{coin}:{'-'.join(w.VENUES)}" for coin in w.COINS}
+        self._carry_bps = dict.fromkeys(w.COINS, 0.0)
+        self._rate = dict.fromkeys(PLACES, 0)
+
+    def evaluate(self, event, market, portfolio):
+        if type(event) is FundingRealised:
+            return self._take(event.funding)
+        a, b = market.book("binance", event.symbol), market.book("hyperliquid", event.symbol)
+        if a is None or b is None:
+            return ()
+        (bid_a, _), (ask_a, _), (bid_b, _), (ask_b, _) = a.bids[0], a.asks[0], b.bids[0], b.asks[0]
+        carry_bps = self._carry_bps[event.symbol]
+        buy_a_bps = (bid_b - ask_a) / ask_a * 1e4 + carry_bps
+        sell_a_bps = (bid_a - ask_b) / ask_b * 1e4 - carry_bps
+        held = portfolio.get(self._pair_id[event.symbol])
+        if held is not None and held.held_base:
+            turned_bps = sell_a_bps if held.long_venue == "binance" else buy_a_bps
+            if turned_bps <= w.EXIT_BPS and event.ts_init_ns < self._end_ns:
+                return ()
+            return (self._decision(event.symbol, held.long_venue == "binance", Decimal(0)),)
+        if event.ts_init_ns >= self._end_ns or max(buy_a_bps, sell_a_bps) <= w.ENTER_BPS:
+            return ()
+        rates = [self._rate[venue, event.symbol] for venue in w.VENUES]
+        if w.must_wait(event.ts_init_ns, rates, 0, 1):
+            return ()  # the gate would refuse it, and remember that it did
+        mid = Decimal(repr(((bid_a + ask_a) / 2 + (bid_b + ask_b) / 2) / 2))
+        lots = floor(w.NOTIONAL_USD / ask_a / w.LOT_BASE)
+        notional_usd = (lots + Decimal("0.5")) * exact(w.LOT_BASE) * mid
+        return (self._decision(event.symbol, buy_a_bps > w.ENTER_BPS, notional_usd),)
+
+    def _take(self, funding):
+        self._rate[funding.venue, funding.symbol] = int(funding.rate * 10**8)
+        rate_a, rate_b = (self._rate[venue, funding.symbol] for venue in w.VENUES)
+        self._carry_bps[funding.symbol] = (rate_b * 8 - rate_a) * 1e-4
+        return ()
+
+    def _decision(self, coin, buys_a, notional_usd):
+        legs = list(w.VENUES)[:: 1 if buys_a else -1]
+        reason = {"reason": "crossing", "outlook": None}
+        return Decision(
+            pair_id=self._pair_id[coin], long_venue=legs[0], short_venue=legs[1], notional_usd=notional_usd, **reason
+        )
+
+
+def instruments() -> list[Instrument]:
+    """List the ten instruments of the workload."""
+    terms = {
+        "quote": "USDT", "units_per_price": 1, "lot_step_base": w.LOT_BASE, "min_qty_base": w.LOT_BASE,
+        "min_notional_usd": 1, "price_tick": w.TICK, "maker_fee_bps": 0, "max_leverage": 50,
+        "maintenance_frac": 0.01, "liquidation_fee_bps": 0, "rate_cap": 0.04,
+    }  # fmt: skip
+    owned = {name: exact(value) if isinstance(value, int | float) else value for name, value in terms.items()}
+    return [
+        Instrument(
+            venue=venue, symbol=coin, venue_symbol=coin, taker_fee_bps=exact(w.VENUES[venue]) * 10_000,
+            interval_h=w.INTERVAL_H[venue], price_basis=PriceBasis.MARK, **owned,
+        )
+        for venue, coin in PLACES
+    ]  # fmt: skip
+
+
+def feed(work: w.Workload) -> Iterator[Event]:
+    """Turn the workload into events, one by one, as a feed would."""
+    for venue, coin in PLACES:
+        prices = {"mark_price": w.COINS[coin], "oracle_price": w.COINS[coin]}
+        yield MarkPriceUpdated(ts_init_ns=w.START_NS, venue=venue, symbol=coin, **prices)
+    yield TimerFired(ts_init_ns=w.START_NS, name="decision")  # the account speaks once, so that risk knows it
+    settlements, due = work.funding, 0
+    for time_ns, leg, bid, ask, bid_base, ask_base in zip(*work[:6]):
+        while due < len(settlements) and settlements[due][0] <= time_ns:
+            yield settlement(*settlements[due])
+            due += 1
+        venue, coin = PLACES[leg]
+        sides = {"bids": (Level(bid, bid_base),), "asks": (Level(ask, ask_base),)}
+        yield BookUpdated(ts_init_ns=time_ns, venue=venue, symbol=coin, **sides)
+
+
+def settlement(time_ns: int, leg: int, rate: int, mark: float) -> FundingRealised:
+    """Turn one row of the workload's funding into an event."""
+    venue, coin = PLACES[leg]
+    funding = FundingRate(
+        venue=venue, symbol=coin, kind=FundingKind.REALISED, rate=Decimal(rate).scaleb(-8),
+        interval_h=w.INTERVAL_H[venue], settlement_time_ns=time_ns, ts_init_ns=time_ns,
+    )  # fmt: skip
+    return FundingRealised(ts_init_ns=time_ns, funding=funding, price=exact(mark))
+
+
+class Forgetful:
+    """A journal that keeps nothing: what is measured is the path, its audit is measured by itself."""
+
+    def append(self, entry):
+        pass
+
+    def flush(self):
+        pass
+
+
+def session(work: w.Workload) -> tuple[float, w.Outcome]:  # seconds, and what it came to
+    """Trade the workload through the whole core."""
+    settings, traded = load_settings(ROOT / "settings.ini", env={}), instruments()
+    spec = RunSpec(
+        kind="benchmark", session_id="benchmark", code_version="", strategy="", parameters={}, parameters_digest="",
+        limits=settings.limits.model_dump(mode="json") | WIDE, execution=settings.execution.model_dump(mode="json"),
+        instruments=traded, deposits_usd=dict.fromkeys(w.VENUES, Decimal(w.DEPOSIT_USD)),
+        latency_ms=dict.fromkeys(w.VENUES, 0), origin={},
+    )  # fmt: skip
+    assert {pair.pair_id for pair in make_pairs(traded)} == {f"{coin}:{'-'.join(w.VENUES)}" for coin in w.COINS}
+    core = build_core(spec, Crossing(work.end_ns))
+    exchange = SimulatedExchange(traded, spec.latency_ms, spec.deposits_usd)
+    engine, events = Engine(core.services, Forgetful()), list(feed(work))
+    gc.collect()
+    gc.freeze()  # the workload is not garbage, and not to be looked through for any
+    began = time.perf_counter()
+    trade(engine, exchange, events)
+    seconds = time.perf_counter() - began
+    gc.unfreeze()
+    accounts = [exchange.account(venue) for venue in w.VENUES]
+    ledger = core.ledger.ledger
+    assert [ledger.accounts[venue].wallet for venue in w.VENUES] == [account.wallet for account in accounts]
+    fills = [fill for account in accounts for fill in account.fills]
+    paid = [payment.cash for account in accounts for payment in account.funding.values()]
+    wallets = tuple(float(account.wallet - w.DEPOSIT_USD) for account in accounts)
+    return seconds, w.Outcome(wallets, float(sum(fill.fee for fill in fills)), float(sum(paid)), len(fills))
+
+
+def rival(python: str, quotes: int) -> dict:
+    """Run the rival in its own interpreter; raise CalledProcessError if it fails its check."""
+    script = Path(__file__).with_name("event_path_nautilus.py")
+    said = subprocess.run([python, script, "--quotes", str(quotes)], check=True, capture_output=True, text=True)
+    return json.loads(said.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quotes", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rival", help="an interpreter that has nautilus_trader")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    work = w.make(asked.quotes)
+    events = asked.quotes + len(work.funding)
+    wanted = w.plain_loop(work, waits=True)
+    ours, theirs = [], []
+    for number in range(asked.rounds):
+        seconds, outcome = session(work)
+        wanted.check(outcome, "fundarb")
+        ours.append(events / seconds)
+        print(f"round {number + 1}: fundarb {ours[-1]:,.0f} events/s, {outcome.fills} fills, checked", file=sys.stderr)
+        if asked.rival:
+            theirs.append(rival(asked.rival, asked.quotes))
+            print(f"         {theirs[-1]}", file=sys.stderr)
+    result = {"workload": "event path", "quotes": asked.quotes, "fills": wanted.fills}
+    result["events_per_s"] = round(statistics.median(ours))
+    if theirs:
+        result["rival"] = theirs[0]["engine"]
+        result["rival_events_per_s"] = round(statistics.median(row["events_per_s"] for row in theirs))
+        ratios = [mine / row["events_per_s"] for mine, row in zip(ours, theirs)]
+        result["ratio"] = round(statistics.median(ratios), 2)
+    print(json.dumps(result))
+    if asked.json:
+        asked.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
