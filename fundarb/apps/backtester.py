@@ -25,7 +25,7 @@ from ..core.errors import InputError
 from ..core.models import Instrument
 from ..core.numbers import SECOND_NS, utc_text
 from ..data_providers.history import HistoryFeed, Source, choose_legs, open_source
-from ..exchanges.simulated import SimulatedExchange
+from ..exchanges.simulated import REFILL_NS, SimulatedExchange
 from ..monitoring.logging import logger
 from ..storage.journal_file import FileJournal
 
@@ -125,7 +125,7 @@ def replay_history(spec: RunSpec, feed: HistoryFeed, place: Path) -> dict[str, A
     """Run a recipe over a feed into a folder that appears whole."""
     core, recorder = build_core(spec), Recorder()
     latency_ns = {venue: ms * SECOND_NS // 1000 for venue, ms in spec.latency_ms.items()}
-    exchange = SimulatedExchange(spec.instruments, latency_ns, spec.deposits_usd)
+    exchange = SimulatedExchange(spec.instruments, latency_ns, spec.deposits_usd, refill_ns=REFILL_NS)
     with new_folder(place) as folder:
         write_spec(folder, spec)
         with FileJournal(folder / "journal.jsonl.gz") as journal:

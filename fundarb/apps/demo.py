@@ -32,7 +32,7 @@ from ..core.errors import InputError
 from ..core.events import Event, SessionEnding, TimerFired
 from ..core.numbers import SECOND_NS
 from ..data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
-from ..exchanges.simulated import SimulatedExchange
+from ..exchanges.simulated import REFILL_NS, SimulatedExchange
 from ..monitoring.logging import configure_logging, log_session
 from ..storage.journal_file import FileJournal
 
@@ -168,7 +168,7 @@ def run_demo(
     core, recorder = build_core(spec), Recorder()
     board = LiveBoard(core, f"demo, seed {plan.seed}")
     latency_ns = {venue: ms * SECOND_NS // 1000 for venue, ms in spec.latency_ms.items()}
-    exchange = SimulatedExchange(spec.instruments, latency_ns, spec.deposits_usd)
+    exchange = SimulatedExchange(spec.instruments, latency_ns, spec.deposits_usd, refill_ns=REFILL_NS)
     watcher = Watcher(console, board, Pace(market.spec.start_ns, market.spec.end_ns, plan.seconds))
     watching = [recorder, board, Announcer()]
     with logging_to(folder / "log.jsonl", settings), FileJournal(folder / "journal.jsonl") as journal:

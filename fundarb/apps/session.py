@@ -31,11 +31,13 @@ def trade(
     now_ns = 0
     for event in feed:
         now_ns = event.ts_init_ns
-        pump(engine, exchange, now_ns - 1)
+        if exchange.due_ns < now_ns:  # asked first, because mostly there is nothing
+            pump(engine, exchange, now_ns - 1)
         exchange.on_market(event)
         for command in engine.turn(event):
             exchange.submit(command)
-        pump(engine, exchange, now_ns)
+        if exchange.due_ns <= now_ns:
+            pump(engine, exchange, now_ns)
         watch(event)
     if now_ns:
         pump(engine, exchange, now_ns + MINUTE_NS)

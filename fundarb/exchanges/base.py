@@ -15,6 +15,10 @@ from ..core.events import Command, Event
 class Exchange(Protocol):
     """One venue or several: takes commands, and is asked for what it has to say."""
 
+    @property
+    def due_ns(self) -> int:
+        """The first instant at which it may have something to say, ns since 1970, UTC."""
+
     def submit(self, command: Command) -> None:
         """Let a command leave at its ts_init_ns; what becomes of it is told by `poll`."""
 
