@@ -128,9 +128,12 @@ def data_check(
 ) -> None:
     """Print what the lake covers per venue and coin, with its holes."""
     from fundarb.data_providers.history import open_source
+    from fundarb.data_providers.lake import coverage_text
 
-    settings = _start(settings_file)
-    print(open_source(lake or settings.paths.lake).coverage())
+    place = lake or _start(settings_file).paths.lake
+    if not place.exists():
+        raise InputError(f"there is no lake at {place}: `fundarb data import FOLDER` makes one")
+    print(coverage_text(open_source(place).coverage()))
 
 # %% ../../nbs/89_apps_cli.ipynb #backtest
 @app.command()

@@ -88,16 +88,16 @@ def result_of(
 # %% ../../nbs/84_apps_report.ipynb #page
 def print_result(result: dict[str, Any], console: Console) -> None:
     """Print a result for a person."""
-    table = Table(title=f"{result['kind']}, USD", title_justify="left")
-    table.add_column("")
-    for name in ("net", "price", "of it slippage", "funding", "fees", "round trips"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, collapse_padding=True)
+    table.add_column(f"{result['kind']}, USD", no_wrap=True)
+    for name in ("net", "price", "slippage", "funding", "fees", "trips"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, parts in sorted(result["by_pair"].items()):
         table.add_row(name or "not ordered by us", *_row(parts), str(parts.get("round_trips", "")))
-    table.add_section()
+    table.add_row()
     for name, parts in sorted(result["by_venue"].items()):
         table.add_row(name, *_row(parts), "")
-    table.add_section()
+    table.add_row()
     table.add_row("total", *_row(result), str(result["round_trips"]), style="bold")
     console.print(table)
     for line in _lines(result):
@@ -105,15 +105,16 @@ def print_result(result: dict[str, Any], console: Console) -> None:
 
 
 def _row(parts: dict[str, Any]) -> Iterable[str]:
-    yield from (f"{Decimal(parts[name]):+,.2f}" for name in ("net_pnl", "price_pnl"))
-    yield f"{-Decimal(parts['slippage']):+,.2f}"
-    yield f"{Decimal(parts['funding_pnl']):+,.2f}"
-    yield f"{-Decimal(parts['fees']):+,.2f}"
+    yield from (f"{Decimal(parts[name]):+.2f}" for name in ("net_pnl", "price_pnl"))
+    yield f"{-Decimal(parts['slippage']):+.2f}"
+    yield f"{Decimal(parts['funding_pnl']):+.2f}"
+    yield f"{-Decimal(parts['fees']):+.2f}"
 
 
 def _lines(result: dict[str, Any]) -> Iterable[str]:
     start, end = Decimal(result["equity_start"]), Decimal(result["equity_end"])
-    yield f"equity       {start:,.2f} -> {end:,.2f} USD, the parts above add up exactly"
+    yield f"equity       {start:,.2f} -> {end:,.2f} USD"
+    yield "             net = price + funding + fees, to the last digit; slippage is part of price"
     due, booked, missing = (result[f"settlements_{what}"] for what in ("due", "booked", "missing"))
     yield f"settlements  {due} due, {booked} booked, {missing} missing"
     drawdown, frac = Decimal(result["max_drawdown"]), result["max_drawdown_frac"]
