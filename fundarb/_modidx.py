@@ -1508,6 +1508,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'fundarb/storage/audit_log.py'),
                                            'fundarb.storage.audit_log._claimed': ( 'storage_audit_log.html#_claimed',
                                                                                    'fundarb/storage/audit_log.py'),
+                                           'fundarb.storage.audit_log._insert_rows': ( 'storage_audit_log.html#_insert_rows',
+                                                                                       'fundarb/storage/audit_log.py'),
                                            'fundarb.storage.audit_log._to_rows': ( 'storage_audit_log.html#_to_rows',
                                                                                    'fundarb/storage/audit_log.py'),
                                            'fundarb.storage.audit_log.columns_of': ( 'storage_audit_log.html#columns_of',
