@@ -89,10 +89,15 @@ _COMMANDS = frozenset(kind for kind in VOCABULARY if issubclass(kind, Command))
 class Engine:
     """Take inputs one at a time through the services that listed them, in one total order."""
 
-    def __init__(self, services: Sequence[Service], journal: Journal) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],  # each hears its events in this order
+        journal: Journal,
+        last_seq: int = 0,  # of a session that goes on: the services have heard all of it
+    ) -> None:
         self._table = dispatch_table(services)
         self._journal = journal
-        self._last_seq = 0
+        self._last_seq = last_seq
         self._turn_open = False
         self._unheard: deque[tuple[int, Event]] = deque()  # these three are empty between turns
         self._commands: list[Command] = []
