@@ -58,10 +58,11 @@ def continue_log(folder: Path, storage: StorageSettings) -> AuditLog:
 # %% ../../nbs/82a_apps_session_log.ipynb #open-log
 @contextmanager
 def opened_log(
-    place: str,  # a session's folder, or postgresql://user@host/database?session=NAME
+    place: str | Path,  # a session's folder, or postgresql://user@host/database?session=NAME
     storage: StorageSettings,
 ) -> Iterator[tuple[sa.Connection, SessionRow]]:
     """Open an audit log to look at it; raise InputError where there is none."""
+    place = str(place)
     if "://" in place:
         url = sa.make_url(place)
         session_id = url.query.get("session")
@@ -98,12 +99,12 @@ class Record(NamedTuple):
 
 @contextmanager
 def opened_record(
-    place: str,  # a run's folder, or postgresql://user@host/database?session=NAME
+    place: str | Path,  # a run's folder, or postgresql://user@host/database?session=NAME
     storage: StorageSettings,
     from_seq: int = 1,
 ) -> Iterator[Record]:
     """Open any run to read it; raise InputError where there is none."""
-    if "://" not in place and (journal := _journal_file(Path(place))):
+    if "://" not in str(place) and (journal := _journal_file(Path(place))):
         entries = (entry for entry in read_journal(journal) if entry.seq >= from_seq)
         yield Record(read_spec(Path(place)), entries)
         return
