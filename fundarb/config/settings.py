@@ -236,7 +236,7 @@ class Settings(BaseSettings):
 
 # %% ../../nbs/10_config_settings.ipynb #names
 PREFIX = "FUNDARB_"
-NOT_SETTINGS = frozenset({"FUNDARB_SHARED"})  # where tests look for recorded market data
+NOT_SETTINGS = frozenset({"FUNDARB_SHARED", "FUNDARB_TEST_PG"})  # where tests find market data, a server
 
 _SECTIONS: dict[str, type[_Section]] = {
     "runtime": RuntimeSettings,

@@ -69,9 +69,9 @@ def changed_byte(
 class _Links:
     """Follow the hashes of a chain, and tell a changed payload from a changed hash."""
 
-    def __init__(self, first: bytes) -> None:
+    def __init__(self, first: bytes, should: bytes) -> None:
         self.before: bytes | None = first  # None after a gap: nothing to follow from
-        self._other: bytes | None = None
+        self._other: bytes | None = should
 
     def take(self, payload: bytes, stored: bytes) -> str:  # "", "payload", "hash", or "hash before"
         """Take the next row; say which field does not fit."""
@@ -129,7 +129,7 @@ class _Walk:
 
     def __init__(self, session: SessionRow) -> None:
         self.session = session
-        self.links = _Links(session.hash)
+        self.links = _Links(session.hash, first_hash(session.session_id, session.recipe))
         self.flaws: list[Flaw] = []
         self.expected = 1
         self.last_hash = session.hash

@@ -71,10 +71,11 @@ def _claimed(connection: sa.Connection, session: SessionRow) -> Iterator[None]:
     """Hold a session for writing; raise InputError if another process does."""
     taken = f"session {session.session_id} is being written by another process. Nothing was started."
     if connection.dialect.name == "postgresql":
-        with connection.begin():
-            asked = sa.select(sa.func.pg_try_advisory_lock(_CLAIM, session.session_no))
-            if not connection.execute(asked).scalar_one():
-                raise InputError(taken)
+        try:
+            with connection.begin():  # waits as long as for any lock: a server may not yet know of a crash
+                connection.execute(sa.select(sa.func.pg_advisory_lock(_CLAIM, session.session_no)))
+        except sa.exc.OperationalError:
+            raise InputError(taken) from None
         yield  # the lock ends with the connection
         return
     with connection.begin():
