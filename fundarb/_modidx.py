@@ -1585,6 +1585,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'fundarb/storage/audit_check.py'),
                                              'fundarb.storage.audit_check._elsewhere': ( 'storage_audit_check.html#_elsewhere',
                                                                                          'fundarb/storage/audit_check.py'),
+                                             'fundarb.storage.audit_check._follower': ( 'storage_audit_check.html#_follower',
+                                                                                        'fundarb/storage/audit_check.py'),
                                              'fundarb.storage.audit_check._raw_rows': ( 'storage_audit_check.html#_raw_rows',
                                                                                         'fundarb/storage/audit_check.py'),
                                              'fundarb.storage.audit_check._shell': ( 'storage_audit_check.html#_shell',

@@ -134,7 +134,7 @@ class _Walk:
         self.expected = 1
         self.last_hash = session.hash
         self._moved: dict[int, int] = {}  # by the place a payload names: where its row is now
-        self._gaps: list[tuple[int, int]] = []
+        self._gaps: list[tuple[int, int, bytes]] = []  # first, last, hash before
 
     def take(self, row: Any) -> None:
         """Take the next row in the order of the table."""
@@ -146,7 +146,7 @@ class _Walk:
                 return
             self.flaws.append(Flaw(named, "seq", f"is {row.seq}"))
         elif row.seq != self.expected:
-            self._gaps.append((self.expected, row.seq - 1))
+            self._gaps.append((self.expected, row.seq - 1, self.last_hash))
             self.links.before, self.expected = None, row.seq
         self._check(row, shell)
         self.expected += 1
@@ -174,21 +174,23 @@ class _Walk:
             wrong = [(name, getattr(row, name), told) for name, told in copies if getattr(row, name) != told]
             self.flaws += [Flaw(seq, name, f"is {is_!r}, the payload says {told!r}") for name, is_, told in wrong]
 
-    def settle(self, elsewhere: dict[int, object]) -> None:  # rows of no session: payload's seq, session_no
+    def settle(self, elsewhere: list[Any]) -> None:  # rows that belong to no session
         """Explain the gaps by rows that stand where they do not belong."""
-        for first, last in self._gaps:
+        for first, last, before in self._gaps:
             if first == last and first in self._moved:
                 self.flaws.append(Flaw(first, "seq", f"is {self._moved.pop(first)}"))
-            elif first == last and first in elsewhere:
-                self.flaws.append(Flaw(first, "session_no", f"is {elsewhere.pop(first)}"))
+            elif first == last and (stray := _follower(before, elsewhere)):
+                self.flaws.append(Flaw(first, "session_no", f"is {stray.session_no}"))
             else:
                 self.flaws.append(Flaw(first, "row", "is missing" if first == last else f"to {last} are missing"))
-        last = self.expected
-        for seq, session_no in elsewhere.items():
-            self.flaws.append(Flaw(seq, "session_no", f"is {session_no}"))
-            last = max(last, seq + 1)
         self.flaws += [Flaw(seq, "seq", f"is {place}") for seq, place in self._moved.items()]
-        self.expected = last
+        while stray := _follower(self.last_hash, elsewhere):
+            self.flaws.append(Flaw(self.expected, "session_no", f"is {stray.session_no}"))
+            self.expected, self.last_hash = self.expected + 1, stray.hash
+
+
+def _follower(before: bytes, rows: list[Any]) -> Any | None:
+    return next((row for row in rows if next_hash(before, row.payload) == row.hash), None)
 
 # %% ../../nbs/55c_storage_audit_check.ipynb #first
 def _check_session(session: SessionRow) -> list[Flaw]:
@@ -242,11 +244,10 @@ def check_log(
     return Verdict(session.session_id, last_seq, walk.last_hash, last_seq in sealed, flaws)
 
 # %% ../../nbs/55c_storage_audit_check.ipynb #below
-def _elsewhere(connection: sa.Connection) -> dict[int, object]:
-    """Find rows that belong to no session, by the place that their payload names."""
-    query = "SELECT session_no, payload FROM entries WHERE session_no NOT IN (SELECT session_no FROM sessions)"
-    rows = connection.exec_driver_sql(query).all()
-    return {shell.seq: row.session_no for row in rows if (shell := _shell(row.payload))}
+def _elsewhere(connection: sa.Connection) -> list[Any]:
+    """Find rows that belong to no session; on a server they may be of any."""
+    query = "SELECT session_no, payload, hash FROM entries WHERE session_no NOT IN (SELECT session_no FROM sessions)"
+    return connection.exec_driver_sql(query).all()
 
 
 def _check_file(connection: sa.Connection) -> list[Flaw]:
