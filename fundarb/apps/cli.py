@@ -17,10 +17,11 @@ import typer
 from rich.console import Console
 
 from .. import __version__
+from . import cli_audit
 from .composition import parameter_schemas
 from .report import print_result, write_result
 from ..config.parameters import load_parameters
-from ..config.settings import Settings, load_settings
+from ..config.settings import Settings, StorageSettings, load_settings
 from ..core.errors import FundarbError, InputError
 from ..core.numbers import utc_ns
 from ..monitoring.logging import configure_logging
@@ -67,6 +68,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The local lake of funding and candles.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+cli_audit.register(app)
 
 
 @app.command()
@@ -176,15 +178,25 @@ def _names(text: str, option: str) -> tuple[str, ...]:
 # %% ../../nbs/89_apps_cli.ipynb #replay
 @app.command()
 @plainly
-def replay(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
-    """Feed a run's inputs to a fresh core; exit with 1 at the first event that differs."""
-    from fundarb.apps.replayer import replay_run
+def replay(
+    session: Annotated[str, typer.Argument(help="A run's folder, or postgresql://user@host/db?session=NAME.")],
+    number: Annotated[int, typer.Option("-n", help="Differences to show.", min=0)] = 5,
+    settings_file: SettingsFile = DEFAULT_SETTINGS,
+) -> None:
+    """Feed a run's inputs to a fresh core; exit with 1 and show what comes out differently."""
+    from fundarb.apps.replayer import differences_of_run, replay_run
 
-    divergence = replay_run(folder)
-    if divergence is not None:
-        print(f"{folder} does not replay; the first difference:\n{divergence}")
-        raise typer.Exit(1)
-    print(f"{folder} replays: every event came out the same")
+    storage = load_settings(settings_file).storage if settings_file.exists() else StorageSettings()
+    divergence = replay_run(session, storage)
+    if divergence is None:
+        print(f"{session} replays: every event came out the same")
+        return
+    print(f"{session} does not replay; the first difference:\n{divergence}")
+    if number:
+        print(f"input by input, then (-) and now (+), the first {number}:")
+    for difference in differences_of_run(session, storage, number):
+        print(difference)
+    raise typer.Exit(1)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VenueName', 'REQUIRED_VENUES', 'PREFIX', 'NOT_SETTINGS', 'RuntimeSettings', 'PathSettings', 'LimitSettings',
-           'ExecutionSettings', 'VenueTerms', 'Settings', 'load_settings']
+           'ExecutionSettings', 'VenueTerms', 'StorageSettings', 'Settings', 'load_settings']
 
 # %% ../../nbs/10_config_settings.ipynb #imports
 import difflib
@@ -16,6 +16,7 @@ from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
+from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import (
@@ -173,6 +174,23 @@ class VenueTerms(_Section):
             raise ValueError("api_key and api_secret come together: one of them is missing")
         return self
 
+# %% ../../nbs/10_config_settings.ipynb #storage-settings
+def _is_storage(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password:
+        raise ValueError("holds a password: revoke it, and set FUNDARB_STORAGE__PASSWORD in the environment")
+    if url != "sqlite" and not (parts.scheme == "postgresql" and parts.path.strip("/")):
+        raise ValueError("should be sqlite or postgresql://user@host/database")
+    return url
+
+
+class StorageSettings(_Section):
+    """Where the audit log of a session is kept."""
+
+    url: Annotated[str, AfterValidator(_is_storage)] = _is("sqlite, or postgresql://user@host/database", "sqlite")
+    timeout_s: float = _is("wait for a lock or a silent server, then halt, s", "5", ge=0.1, le=600)
+    password: _Secret = _is("from the environment only", None)
+
 # %% ../../nbs/10_config_settings.ipynb #settings
 VenueName = Literal["binance", "hyperliquid", "okx", "bybit"]
 REQUIRED_VENUES = ("binance", "hyperliquid", "okx")
@@ -187,6 +205,7 @@ class Settings(BaseSettings):
     paths: PathSettings
     limits: LimitSettings
     execution: ExecutionSettings
+    storage: StorageSettings = StorageSettings()
     venues: Mapping[VenueName, VenueTerms]
 
     @classmethod
@@ -208,7 +227,7 @@ class Settings(BaseSettings):
 
     def secrets(self) -> tuple[SecretStr, ...]:
         """List the secrets that are set, for the redaction of logs."""
-        values = (value for terms in self.venues.values() for _, value in terms)
+        values = (value for section in (self.storage, *self.venues.values()) for _, value in section)
         return tuple(value for value in values if isinstance(value, SecretStr))
 
     def public(self) -> dict[str, Any]:  # JSON-able
@@ -217,16 +236,17 @@ class Settings(BaseSettings):
 
 # %% ../../nbs/10_config_settings.ipynb #names
 PREFIX = "FUNDARB_"
-NOT_SETTINGS = frozenset({"FUNDARB_SHARED"})  # where tests look for recorded market data
+NOT_SETTINGS = frozenset({"FUNDARB_SHARED", "FUNDARB_TEST_PG"})  # where tests find market data, a server
 
 _SECTIONS: dict[str, type[_Section]] = {
     "runtime": RuntimeSettings,
     "paths": PathSettings,
     "limits": LimitSettings,
     "execution": ExecutionSettings,
+    "storage": StorageSettings,
     **{f"venues.{venue}": VenueTerms for venue in get_args(VenueName)},
 }
-_OPTIONAL = {f"venues.{venue}" for venue in get_args(VenueName) if venue not in REQUIRED_VENUES}
+_OPTIONAL = {"storage", *(f"venues.{venue}" for venue in get_args(VenueName) if venue not in REQUIRED_VENUES)}
 _KEYS = {(s, key): f for s, model in _SECTIONS.items() for key, f in model.model_fields.items()}
 
 
@@ -397,7 +417,7 @@ def _explain(
     entry = next((layer[section, key] for layer in layers if (section, key) in layer), None)
     if entry is None:
         return f"{ini_name} [{section}]: {what}" if section else f"{ini_name}: {what}"
-    shown = "" if entry.is_secret else f" = {entry.text[:60]!r}"
+    shown = "" if entry.is_secret or "://" in entry.text else f" = {entry.text[:60]!r}"
     meaning = "" if "_error" in error["type"] else f" ({_KEYS[section, key].description})"
     return f"{entry.place}{shown}: {what}{meaning}"
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Handler', 'MAX_MESSAGES_PER_TURN', 'Service', 'dispatch_table', 'Entry', 'Journal', 'MemoryJournal', 'EngineHalted',
-           'Engine', 'run', 'Divergence', 'inputs_of', 'replay']
+           'Engine', 'run', 'Divergence', 'inputs_of', 'is_input', 'replay']
 
 # %% ../../nbs/06_core_engine.ipynb #imports
 from collections import deque
@@ -89,10 +89,15 @@ _COMMANDS = frozenset(kind for kind in VOCABULARY if issubclass(kind, Command))
 class Engine:
     """Take inputs one at a time through the services that listed them, in one total order."""
 
-    def __init__(self, services: Sequence[Service], journal: Journal) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],  # each hears its events in this order
+        journal: Journal,
+        last_seq: int = 0,  # of a session that goes on: the services have heard all of it
+    ) -> None:
         self._table = dispatch_table(services)
         self._journal = journal
-        self._last_seq = 0
+        self._last_seq = last_seq
         self._turn_open = False
         self._unheard: deque[tuple[int, Event]] = deque()  # these three are empty between turns
         self._commands: list[Command] = []
@@ -174,10 +179,11 @@ def inputs_of(
     recorded: Iterable[Entry],  # a journal, or any part of one
 ) -> Iterator[Event]:  # in the recorded order
     """Pick out of a journal what came from outside; all the rest can be made again."""
-    return (entry.message for entry in recorded if _is_input(entry))
+    return (entry.message for entry in recorded if is_input(entry))
 
 
-def _is_input(entry: Entry) -> bool:
+def is_input(entry: Entry) -> bool:
+    """Tell whether an entry came from outside."""
     return entry.cause_seq is None and isinstance(entry.message, Event)
 
 # %% ../../nbs/06_core_engine.ipynb #replay
@@ -191,7 +197,7 @@ def replay(
     said_now = iter(again.entries)
     for was in recorded:
         now = next(said_now, None)
-        if now is None and _is_input(was):
+        if now is None and is_input(was):
             again.entries.clear()
             engine.turn(was.message)
             said_now = iter(again.entries)

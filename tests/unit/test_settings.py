@@ -256,6 +256,10 @@ BAD_LINES = [
     ("[venues.binance]", "[venues.binanse]", "[venues.binanse]: unknown, did you mean [venues.binance]?"),
     ("[venues.binance]", "[venues]", "[venues]: unknown, did you mean [venues."),
     ("[venues.okx]", "[venues.okx]\napi_key = k3y-value-0123", "set FUNDARB_VENUES__OKX__API_KEY in the environment"),
+    ("url = sqlite ", "url = sqlite3 ", "[storage] url = 'sqlite3': should be sqlite or postgresql://"),
+    ("url = sqlite ", "url = postgresql://host ", "[storage] url: should be sqlite or postgresql://"),
+    ("timeout_s = 5 ", "timeout_s = 0 ", "[storage] timeout_s = '0': should be at least 0.1"),
+    ("[storage]", "[storage]\npassword = hunter22", "set FUNDARB_STORAGE__PASSWORD in the environment"),
     ("[runtime]", "mode = live\n[runtime]", "stands before the first [section]"),
 ]
 
@@ -288,6 +292,20 @@ def test_an_empty_section_is_refused_and_not_called_missing(desk, section):
 def test_an_empty_file_is_refused(desk, text):
     message = refusal(desk, text)
     assert "has no section [runtime]" in message and "has no section [venues.okx]" in message
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated(desk):
+    message = refusal(desk, swap("url = sqlite ", "url = postgresql://desk:hunter22@db/fundarb "))
+    assert "[storage] url: holds a password: revoke it, and set FUNDARB_STORAGE__PASSWORD" in message
+    assert "hunter22" not in message
+
+
+def test_storage_may_be_left_out_and_its_password_is_a_secret(desk):
+    without = re.sub(r"^\[storage\]$.*?(?=^\[)", "", SHIPPED, flags=re.MULTILINE | re.DOTALL)
+    settings = desk(without, env={"FUNDARB_STORAGE__PASSWORD": "hunter22"})
+    assert settings.storage.url == "sqlite"
+    assert [secret.get_secret_value() for secret in settings.secrets()] == ["hunter22"]
+    assert "hunter22" not in str(settings.public()) + repr(settings)
 
 
 def test_line_numbers_are_those_of_an_editor(desk):

@@ -1,0 +1,477 @@
+"""What the audit log promises, on SQLite and on a real PostgreSQL: durable, append-only, chained, one writer."""
+
+import itertools
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import contextmanager
+from decimal import Decimal
+
+import pytest
+import sqlalchemy as sa
+
+from fundarb.core.engine import Engine, EngineHalted, Entry, MemoryJournal, replay, run
+from fundarb.core.errors import DataError, Halted, InputError
+from fundarb.core.events import OrderFilled, SubmitOrder, TimerFired
+from fundarb.core.models import Liquidity
+from fundarb.storage.audit_check import check_log
+from fundarb.storage.audit_log import find_session, new_log, read_last, read_log, reopen_log
+from fundarb.storage.database import migrate, open_database, postgres_url, sqlite_url
+
+numbers = itertools.count()
+RECIPE = b'{"kind": "demo", "limits": {"max_gross_x": "4"}}'
+
+
+class Buyer:
+    """Buy at every tick, so that every turn needs a flush."""
+
+    def handlers(self):
+        return {TimerFired: self.hear}
+
+    def hear(self, tick):
+        yield SubmitOrder(
+            ts_init_ns=tick.ts_init_ns,
+            client_order_id=f"id-{tick.ts_init_ns}",
+            venue="okx",
+            symbol="BTC",
+            qty_base=Decimal("0.100000000000000001"),
+            limit_price=Decimal("60060.10"),
+            reduce_only=False,
+        )
+
+
+def tick(seq):
+    return TimerFired(ts_init_ns=seq, name="decision")
+
+
+def recorded(number):
+    journal = MemoryJournal()
+    run(Engine([Buyer()], journal), [tick(n + 1) for n in range(number)], lambda command: None)
+    return journal.entries
+
+
+class Store:
+    """One place for one session, on either database."""
+
+    def __init__(self, url, kind, timeout_s=5.0):
+        self.url, self.kind, self.timeout_s = url, kind, timeout_s
+        self.session_id = f"session-{os.getpid()}-{next(numbers)}"
+
+    def database(self, read_only=False):
+        return open_database(self.url, self.timeout_s, read_only)
+
+    def begin(self):
+        return new_log(self.database(), self.session_id, RECIPE)
+
+    def again(self):
+        return reopen_log(self.database(), self.session_id)
+
+    @contextmanager
+    def reading(self):
+        database = self.database(read_only=True)
+        with database.connect() as connection:
+            yield connection, find_session(connection, self.session_id)
+        database.dispose()
+
+    def entries(self):
+        with self.reading() as (connection, session):
+            return list(read_log(connection, session))
+
+    def flaws(self):
+        with self.reading() as (connection, session):
+            return [(flaw.seq, flaw.field) for flaw in check_log(connection, self.session_id).flaws]
+
+    @contextmanager
+    def unguarded(self):
+        """A connection of somebody who may do anything."""
+        database = sa.create_engine(self.url, poolclass=sa.pool.NullPool)
+        with database.begin() as connection:
+            if self.kind == "postgres":
+                connection.exec_driver_sql("SET session_replication_role = replica")
+            else:
+                for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").all():
+                    connection.exec_driver_sql(f"DROP TRIGGER {name}")
+            yield connection
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request, tmp_path):
+    if request.param == "sqlite":
+        return Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
+    return Store(postgres_url(request.getfixturevalue("postgres")), "postgres")
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 129, 300])
+def test_nothing_is_lost_at_the_edge_of_a_batch(store, number):
+    entries = recorded(number)
+    with store.begin() as log:
+        for entry in entries:
+            log.append(entry)
+    assert store.entries() == entries
+    assert store.flaws() == []
+
+
+def test_what_leaves_is_durable_before_it_leaves(store):
+    """Another connection sees the order at the moment it is sent."""
+    log, seen = store.begin(), []
+
+    def send(command):
+        seen.append(store.entries()[-1].message == command)
+
+    run(Engine([Buyer()], log), [tick(n) for n in range(1, 6)], send)
+    log.close()
+    assert seen == [True] * 5
+
+
+def test_a_session_replays_from_the_database(store):
+    log = store.begin()
+    run(Engine([Buyer()], log), [tick(n) for n in range(1, 50)], lambda command: None)
+    log.close()
+    assert replay(iter(store.entries()), [Buyer()]) is None
+
+
+def test_the_last_entries_come_in_their_order(store):
+    entries = recorded(20)
+    with store.begin() as log:
+        for entry in entries:
+            log.append(entry)
+    with store.reading() as (connection, session):
+        assert read_last(connection, session, 7) == entries[-7:]
+        assert list(read_log(connection, session, from_seq=11)) == entries[10:]
+
+
+def test_a_session_goes_on_where_it_was_left_and_each_end_is_sealed(store):
+    entries = recorded(10)
+    for part in (entries[:7], entries[7:8], [], entries[8:]):
+        with store.begin() if part == entries[:7] else store.again() as log:
+            for entry in part:
+                log.append(entry)
+    assert store.entries() == entries
+    with store.reading() as (connection, _):
+        verdict = check_log(connection, store.session_id)
+    assert (verdict.last_seq, verdict.sealed, verdict.flaws) == (20, True, ())
+
+
+def test_without_close_there_is_no_seal_and_what_was_flushed_is_there(store):
+    log = store.begin()
+    for entry in recorded(10)[:15]:
+        log.append(entry)
+    log.flush()
+    log.append(recorded(10)[15])
+    log.abandon()
+    with store.reading() as (connection, _):
+        verdict = check_log(connection, store.session_id)
+    assert (verdict.last_seq, verdict.sealed, verdict.flaws) == (15, False, ())
+
+
+def test_a_name_that_is_taken_is_refused(store):
+    store.begin().close()
+    with pytest.raises(InputError, match=f"session {store.session_id} is there already"):
+        store.begin()
+
+
+def test_two_writers_are_one_too_many(store):
+    store.timeout_s = 0.2
+    log = store.begin()
+    with pytest.raises(InputError, match="is being written by another process. Nothing was started."):
+        store.again()
+    log.append(recorded(1)[0])
+    log.close()
+    store.again().close()
+
+
+def test_a_session_that_is_not_there_is_refused_by_name(store):
+    with pytest.raises(InputError):
+        store.again()
+    store.begin().close()
+    with pytest.raises(InputError, match=f"session 'other': there are.*{store.session_id}"):
+        reopen_log(store.database(), "other")
+
+
+def test_an_entry_out_of_order_is_refused_before_it_breaks_the_chain(store):
+    entries, log = recorded(3), store.begin()
+    log.append(entries[0])
+    log.append(entries[2])
+    with pytest.raises(InputError, match="entry #3 comes after #1"):
+        log.flush()
+    with pytest.raises(Halted, match="entry #3 comes after #1"):
+        log.append(entries[1])
+    log.abandon()
+    assert store.entries() == []
+
+
+def test_what_json_cannot_say_is_refused(store):
+    log = store.begin()
+    bad = OrderFilled(
+        ts_init_ns=1,
+        client_order_id="a",
+        venue="okx",
+        symbol="BTC",
+        trade_id="1",
+        qty_base=Decimal("NaN"),
+        price=Decimal(1),
+        fee=Decimal(0),
+        liquidity=Liquidity.TAKER,
+        ts_event_ns=1,
+    )
+    log.append(Entry(seq=1, cause_seq=None, source="input", message=bad))
+    try:
+        log.flush()
+    except DataError:
+        pass
+    else:  # a NaN that is text is told to the letter
+        log.close()
+        assert repr(store.entries()[0].message) == repr(bad)
+
+
+@pytest.mark.parametrize("statement", ["UPDATE {} SET hash = hash", "DELETE FROM {}"])
+@pytest.mark.parametrize("table", ["sessions", "entries", "seals"])
+def test_no_row_is_changed_or_removed(store, table, statement):
+    with store.begin() as log:
+        log.append(recorded(1)[0])
+    database = store.database()
+    with pytest.raises(sa.exc.DBAPIError, match=f"{table} is append-only"), database.begin() as connection:
+        connection.exec_driver_sql(statement.format(table))
+    database.dispose()
+    assert store.flaws() == []
+
+
+def test_a_database_of_a_newer_version_is_left_alone(tmp_path):
+    database = open_database(sqlite_url(tmp_path / "session.sqlite"))
+    migrate(database)
+    with database.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO schema_steps VALUES (2)")
+    with pytest.raises(InputError, match="at version 2, this fundarb knows 1"):
+        new_log(database, "a", RECIPE)
+
+
+# what goes wrong below
+
+
+def halts(log, sent, inputs, match):
+    """The engine halts, nothing of this turn leaves, and nothing is appended afterwards."""
+    engine = Engine([Buyer()], log, log.last_seq)
+    with pytest.raises(Halted, match=match):
+        run(engine, inputs, sent.append)
+    with pytest.raises(EngineHalted):
+        engine.turn(tick(10**6))
+    with pytest.raises(Halted, match=match):
+        log.append(recorded(1)[0])
+    with pytest.raises(Halted, match=match):
+        log.flush()
+    log.close()
+
+
+def test_a_lost_connection_halts_before_anything_leaves(postgres):
+    store, sent = Store(postgres_url(postgres), "postgres"), []
+    log = store.begin()
+    run(Engine([Buyer()], log), [tick(1)], sent.append)
+    with store.unguarded() as connection:
+        ours = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'fundarb'"
+        connection.exec_driver_sql(ours)
+    halts(log, sent, [tick(2)], "terminating connection|closed the connection|connection is closed|Nothing more is")
+    assert len(sent) == 1
+    assert len(store.entries()) == 2
+    assert store.flaws() == []
+    again = store.again()
+    assert again.last_seq == 2
+    again.close()
+
+
+def test_a_locked_database_halts_before_anything_leaves(tmp_path):
+    store, sent = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite", timeout_s=0.1), []
+    log = store.begin()
+    other = sqlite3.connect(tmp_path / "session.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    halts(log, sent, [tick(1)], "database is locked. Nothing more is appended, nothing leaves")
+    other.close()
+    assert sent == []
+    assert store.entries() == []
+
+
+def test_a_server_that_is_not_there_is_the_operators_input(tmp_path):
+    url = postgres_url(f"postgresql://nobody@/none?host={tmp_path}")
+    with pytest.raises(InputError, match="Nothing was started"):
+        new_log(open_database(url, 1), "a", RECIPE)
+
+
+FILL_UP = """
+import resource, sys
+from fundarb.core.engine import Entry
+from fundarb.core.errors import Halted
+from fundarb.core.events import TimerFired
+from fundarb.storage.audit_log import new_log
+from fundarb.storage.database import open_database, sqlite_url
+from pathlib import Path
+log = new_log(open_database(sqlite_url(Path(sys.argv[1]))), "full", b"{}")
+if len(sys.argv) > 2:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+flushed = 0
+try:
+    for seq in range(1, 10**6):
+        log.append(Entry(seq=seq, cause_seq=None, source="input", message=TimerFired(ts_init_ns=seq, name="x" * 500)))
+        if seq % 10 == 0:
+            log.flush()
+            flushed = seq
+except Halted as error:
+    print(flushed, error)
+log.close()
+"""
+
+
+def fill_up(path, *limit):
+    done = subprocess.run([sys.executable, "-c", FILL_UP, path, *map(str, limit)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    flushed, said = done.stdout.split(" ", 1)
+    return int(flushed), said
+
+
+def survives(path, flushed):
+    store = Store(sqlite_url(path), "sqlite")
+    store.session_id = "full"
+    entries = store.entries()
+    assert len(entries) in (flushed, flushed + 10), "nothing flushed is lost; the last write may have come through"
+    assert store.flaws() == []
+    log = store.again()
+    assert log.last_seq == len(entries)
+    log.abandon()
+
+
+def test_a_file_that_may_not_grow_halts_and_keeps_what_was_flushed(tmp_path):
+    flushed, said = fill_up(tmp_path / "session.sqlite", 400_000)
+    assert flushed > 0
+    assert "Nothing more is appended, nothing leaves." in said
+    survives(tmp_path / "session.sqlite", flushed)
+
+
+def test_a_full_disk_halts_and_keeps_what_was_flushed(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a small disk here")
+    try:
+        flushed, said = fill_up(disk / "session.sqlite")
+        assert flushed > 0
+        assert "database or disk is full" in said or "disk I/O error" in said
+        shutil.copytree(disk, tmp_path / "larger")
+        survives(tmp_path / "larger" / "session.sqlite", flushed)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+# one byte
+
+
+def flipped(value, at=None):
+    """Change one byte of a value, or one bit of a number."""
+    if value is None:
+        return 1
+    if isinstance(value, int):
+        return value ^ (1 << 20)
+    if isinstance(value, str):
+        return value[:-1] + chr(ord(value[-1]) ^ 1)
+    at = random.Random(repr(at)).randrange(len(value)) if not isinstance(at, int) else at
+    return value[:at] + bytes((value[at] ^ 1,)) + value[at + 1 :]
+
+
+def change(store, table, field, where, seed=0):
+    with store.unguarded() as connection:
+        names = {"session_no": find_session(connection, store.session_id).session_no}
+        key = f"session_no = {names['session_no']}" + (f" AND seq = {where}" if where else "")
+        was = connection.exec_driver_sql(f"SELECT {field} FROM {table} WHERE {key}").scalar_one()
+        connection.execute(sa.text(f"UPDATE {table} SET {field} = :value WHERE {key}"), {"value": flipped(was, seed)})
+
+
+@pytest.mark.parametrize("seq", [1, 2, 21, 39, 40])
+@pytest.mark.parametrize("field", ["seq", "session_no", "ts_ns", "source", "cause_seq", "kind", "payload", "hash"])
+def test_one_changed_byte_is_located(store, field, seq):
+    with store.begin() as log:
+        for entry in recorded(20):
+            log.append(entry)
+    change(store, "entries", field, seq, seed=(field, seq))
+    assert store.flaws() == [(seq, field)]
+
+
+def test_every_byte_of_a_payload_and_of_a_hash_counts(store):
+    with store.begin() as log:
+        for entry in recorded(2):
+            log.append(entry)
+    with store.reading() as (connection, session):
+        (payload, stored), *_ = connection.exec_driver_sql(
+            f"SELECT payload, hash FROM entries WHERE session_no = {session.session_no} AND seq = 2"
+        ).all()
+    for field, value in (("payload", payload), ("hash", stored)):
+        for at in range(0, len(value), 41 if field == "payload" else 5):
+            change(store, "entries", field, 2, seed=at)
+            assert store.flaws() == [(2, field)]
+            change(store, "entries", field, 2, seed=at)
+    assert store.flaws() == []
+
+
+@pytest.mark.parametrize("field", ["recipe", "hash"])
+def test_one_changed_byte_of_the_sessions_own_row_is_located(store, field):
+    with store.begin() as log:
+        for entry in recorded(3):
+            log.append(entry)
+    change(store, "sessions", field, None)
+    assert store.flaws() == [(0, field)]
+
+
+@pytest.mark.parametrize("field, said", [("hash", "seal hash"), ("seq", "seal seq")])
+def test_one_changed_byte_of_a_seal_is_located(store, field, said):
+    with store.begin() as log:
+        for entry in recorded(3):
+            log.append(entry)
+    change(store, "seals", field, 6)
+    assert store.flaws() == [(6 if field == "hash" else 6 ^ (1 << 20), said)]
+
+
+@pytest.mark.parametrize("gone, flaw", [("= 5", (5, "row")), ("BETWEEN 3 AND 8", (3, "row")), ("> 30", (31, "row"))])
+def test_rows_that_are_gone_are_missed(store, gone, flaw):
+    with store.begin() as log:
+        for entry in recorded(20):
+            log.append(entry)
+    with store.unguarded() as connection:
+        session = find_session(connection, store.session_id)
+        connection.exec_driver_sql(f"DELETE FROM entries WHERE session_no = {session.session_no} AND seq {gone}")
+    assert store.flaws() == [flaw]
+
+
+def test_a_byte_of_the_file_is_found_or_was_nobodys(tmp_path):
+    """Flip bytes of the file itself: whatever is read back without complaint is what was written."""
+    path = tmp_path / "session.sqlite"
+    store, entries = Store(sqlite_url(path), "sqlite"), recorded(60)
+    with store.begin() as log:
+        for entry in entries:
+            log.append(entry)
+    whole, chance, found = path.read_bytes(), random.Random(7), 0
+    for number in range(60):
+        bad = tmp_path / str(number) / "session.sqlite"
+        bad.parent.mkdir()
+        at = chance.randrange(len(whole))
+        bad.write_bytes(whole[:at] + bytes((whole[at] ^ (1 << chance.randrange(8)),)) + whole[at + 1 :])
+        damaged = Store(sqlite_url(bad), "sqlite")
+        damaged.session_id = store.session_id
+        try:
+            flaws = damaged.flaws()
+        except (InputError, sa.exc.SQLAlchemyError):
+            found += 1
+            continue
+        found += bool(flaws)
+        if not flaws:
+            assert damaged.entries() == entries
+    assert found > 15
+
+
+def test_the_claim_is_not_a_leftover(tmp_path):
+    """A lock file without a process that holds it stops nobody."""
+    store = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
+    store.begin().abandon()
+    assert (tmp_path / "session.sqlite.lock").exists()
+    store.again().close()
+
+
