@@ -211,7 +211,9 @@ class AuditLog:
         if self._refusal:
             raise Halted(self._refusal)
         try:
-            with in_our_words(f"session {self.session.session_id}", Halted, "Nothing more is appended, nothing leaves."):
+            with in_our_words(
+                f"session {self.session.session_id}", Halted, "Nothing more is appended, nothing leaves."
+            ):
                 yield
         except BaseException as error:
             self._refusal = str(error) or repr(error)

@@ -92,7 +92,9 @@ class Store:
             if self.kind == "postgres":
                 connection.exec_driver_sql("SET session_replication_role = replica")
             else:
-                for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").all():
+                for (name,) in connection.exec_driver_sql(
+                    "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+                ).all():
                     connection.exec_driver_sql(f"DROP TRIGGER {name}")
             yield connection
 
@@ -473,8 +475,6 @@ def test_the_claim_is_not_a_leftover(tmp_path):
     store.begin().abandon()
     assert (tmp_path / "session.sqlite.lock").exists()
     store.again().close()
-
-
 
 
 def test_a_batch_is_written_without_a_flush_and_a_flush_is_of_the_durable_kind(tmp_path, monkeypatch):
