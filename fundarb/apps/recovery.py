@@ -36,7 +36,6 @@ class OpenOrder(NamedTuple):
     may_have_left: bool = True  # False: the process died before the command was free to leave
 
 
-
 class OpenOrders:
     """Keep account of which orders of a session are without a last word."""
 
@@ -78,8 +77,7 @@ class OpenOrders:
     ) -> tuple[OpenOrder, ...]:  # in the order they were commanded
         """List the orders without a last word."""
         return tuple(
-            known._replace(may_have_left=torn_seq is None or known.seq < torn_seq)
-            for known in self._open.values()
+            known._replace(may_have_left=torn_seq is None or known.seq < torn_seq) for known in self._open.values()
         )
 
 # %% ../../nbs/82b_apps_recovery.ipynb #rehearsal

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from ..core.engine import Entry
 from ..core.errors import DataError, Halted, InputError
-from .database import entries, in_our_words, migrate, seals, sessions
+from .database import committing, entries, in_our_words, migrate, seals, sessions
 from .journal_file import to_lines
 
 # %% ../../nbs/55b_storage_audit_log.ipynb #chain
@@ -165,18 +165,23 @@ class AuditLog:
         if self._refusal:
             raise Halted(self._refusal)
         self._pending.append(entry)
-        if len(self._pending) >= _BATCH:
-            self.flush()
+        if len(self._pending) > _BATCH:
+            self._write(_BATCH, durable=False)
 
     def flush(self) -> None:
         """Return when every appended entry is durable; raise Halted when that cannot be promised."""
         if self._pending or self._refusal:
-            with self._or_refuse():
-                rows = _to_rows(self._pending, self.session.session_no, self.last_seq, self.last_hash)
-                with self._connection.begin():
-                    _insert_rows(self._connection, rows)
-                self._pending = []
-                self.last_seq, self.last_hash = rows[-1][1], rows[-1][-1]
+            self._write(len(self._pending), durable=True)
+
+    def _write(self, number: int, durable: bool) -> None:
+        """Commit the first of what is pending; a later durable commit covers those before it."""
+        with self._or_refuse():
+            now, later = self._pending[:number], self._pending[number:]
+            rows = _to_rows(now, self.session.session_no, self.last_seq, self.last_hash)
+            with committing(self._connection, durable):
+                _insert_rows(self._connection, rows)
+            self._pending = later
+            self.last_seq, self.last_hash = rows[-1][1], rows[-1][-1]
 
     def close(self) -> None:
         """Make everything durable, seal the log and let go of it; once is enough."""
@@ -206,7 +211,9 @@ class AuditLog:
         if self._refusal:
             raise Halted(self._refusal)
         try:
-            with in_our_words(f"session {self.session.session_id}", Halted, "Nothing more is appended, nothing leaves."):
+            with in_our_words(
+                f"session {self.session.session_id}", Halted, "Nothing more is appended, nothing leaves."
+            ):
                 yield
         except BaseException as error:
             self._refusal = str(error) or repr(error)

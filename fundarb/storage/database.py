@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SQLITE_FILE', 'sessions', 'entries', 'seals', 'MIGRATIONS', 'sqlite_url', 'postgres_url', 'open_database',
-           'in_our_words', 'migrate']
+           'committing', 'in_our_words', 'migrate']
 
 # %% ../../nbs/55a_storage_database.ipynb #imports
 from collections.abc import Callable, Iterator
@@ -86,6 +86,21 @@ def _postgres_limits(timeout_s: float, read_only: bool) -> dict[str, Any]:
         "options": options + (" -c default_transaction_read_only=on" if read_only else writing),
         "application_name": "fundarb",
     }
+
+# %% ../../nbs/55a_storage_database.ipynb #committing
+@contextmanager
+def committing(
+    connection: sa.Connection,
+    durable: bool,  # False: a later durable commit covers this one
+) -> Iterator[None]:
+    """Commit what is written within, on the disk or on its way to it."""
+    if connection.dialect.name == "sqlite":
+        level = "FULL" if durable else "NORMAL"
+        connection.connection.driver_connection.execute(f"PRAGMA synchronous={level}")
+    with connection.begin():
+        if connection.dialect.name == "postgresql" and not durable:
+            connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        yield
 
 # %% ../../nbs/55a_storage_database.ipynb #trouble
 @contextmanager

@@ -52,9 +52,7 @@ class Trader:
         yield self.stale(event, f"fill {self.ticks}")
 
     def stale(self, event, stream):
-        return FeedStale(
-            ts_init_ns=event.ts_init_ns, venue="okx", symbol="BTC", stream=stream, age_s=1.0, limit_s=1.0
-        )
+        return FeedStale(ts_init_ns=event.ts_init_ns, venue="okx", symbol="BTC", stream=stream, age_s=1.0, limit_s=1.0)
 
 
 class Core(NamedTuple):

@@ -6,8 +6,9 @@ from itertools import count
 from typing import get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from fundarb.core.engine import Entry
 from fundarb.core.errors import DataError
@@ -15,6 +16,9 @@ from fundarb.core.events import VOCABULARY, Command
 from fundarb.core.funding import FundingKind, FundingRate
 from fundarb.core.models import Level, Liquidity, VenuePosition
 from fundarb.core.numbers import HOUR_NS
+from fundarb.storage.audit_check import check_log
+from fundarb.storage.audit_log import new_log, read_log
+from fundarb.storage.database import open_database, postgres_url, sqlite_url
 from fundarb.storage.journal_file import FileJournal, read_journal
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -188,3 +192,34 @@ def test_what_json_cannot_say_is_refused_when_it_is_written(message, name, data)
     with pytest.raises(DataError, match="(?s)^#2 x.* would not read back from JSON: NaN or infinite"):
         journal.flush()
     journal.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request):
+    """Name a place for a new audit log at every call."""
+    if request.param == "sqlite":
+        return lambda: sqlite_url(fresh("session.sqlite"))
+    url = postgres_url(request.getfixturevalue("postgres"))
+    return lambda: url
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(entries=journals, recipe=st.binary(max_size=50), flush_at=st.sets(st.integers(0, 4)))
+def test_any_entries_read_back_equal_from_an_audit_log(place, entries, recipe, flush_at):
+    entries = [
+        replace(entry, seq=seq, cause_seq=entry.cause_seq and min(entry.cause_seq, 2**63 - 1))
+        for seq, entry in enumerate(entries, 1)
+    ]
+    url = place()
+    with new_log(open_database(url), f"s{next(numbers)}", recipe) as log:
+        for at, entry in enumerate(entries):
+            log.append(entry)
+            if at in flush_at:
+                log.flush()
+    database = open_database(url, read_only=True)
+    with database.connect() as connection:
+        back = list(read_log(connection, log.session))
+        assert check_log(connection, log.session.session_id).flaws == ()
+    database.dispose()
+    assert back == entries
+    assert [repr(entry) for entry in back] == [repr(entry) for entry in entries]

@@ -92,7 +92,9 @@ class Store:
             if self.kind == "postgres":
                 connection.exec_driver_sql("SET session_replication_role = replica")
             else:
-                for (name,) in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'trigger'").all():
+                for (name,) in connection.exec_driver_sql(
+                    "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+                ).all():
                     connection.exec_driver_sql(f"DROP TRIGGER {name}")
             yield connection
 
@@ -475,3 +477,35 @@ def test_the_claim_is_not_a_leftover(tmp_path):
     store.again().close()
 
 
+def test_a_batch_is_written_without_a_flush_and_a_flush_is_of_the_durable_kind(tmp_path, monkeypatch):
+    from fundarb.storage import audit_log
+
+    kinds, committing = [], audit_log.committing
+    monkeypatch.setattr(audit_log, "committing", lambda c, durable: kinds.append(durable) or committing(c, durable))
+    store = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
+    log = store.begin()
+    for entry in recorded(300):
+        log.append(entry)
+    assert kinds == [False, False]
+    assert len(store.entries()) == 512
+    log.flush()
+    level = log._connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+    assert (kinds, level) == ([False, False, True], 2)
+    log.abandon()
+    assert len(store.entries()) == 600
+
+
+@pytest.mark.parametrize("number", [256, 257, 512, 513])
+def test_a_flush_after_a_batch_always_has_something_to_make_durable(tmp_path, number, monkeypatch):
+    from fundarb.storage import audit_log
+
+    kinds, committing = [], audit_log.committing
+    monkeypatch.setattr(audit_log, "committing", lambda c, durable: kinds.append(durable) or committing(c, durable))
+    store = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
+    log = store.begin()
+    for entry in recorded(number)[:number]:
+        log.append(entry)
+    log.flush()
+    assert kinds[-1] is True
+    log.abandon()
+    assert len(store.entries()) == number
