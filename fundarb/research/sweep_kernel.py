@@ -245,7 +245,7 @@ def spread_bps_h(data: SweepData, hours: int, covered: float) -> np.ndarray:  # 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #state
 SIDE, LOTS, QTY, VALUE0, FUNDING0, PAID_A0, PAID_B0, SINCE_H, LEAVES = range(9)
 BASE, FUNDING, FEES, SLIPPAGE, ENTRIES, ROUND_TRIPS, UNEVEN, REFUSED, ORDERS = range(9)
-LOGGED = ("row", "pair", "side", "qty_base", "cash_a", "cash_b", "kind")  # kind: +1 opens, -1 closes
+LOGGED = ("row", "pair", "side", "qty_base", "cash_a", "cash_b", "kind")  # kind: +1 opens, -1 closes, -2 closes the rest
 
 
 @njit(cache=True, nogil=True)
@@ -367,7 +367,9 @@ def _wants_out(t, who, holds, held, slow, fast, basis, usual, cost, knobs) -> bo
             holds[h, SIDE], slow[t, p], fast[t, p], basis[t, p], usual[t, p], cost[t, p],
             knobs[0], knobs[1], knobs[2], knobs[3], knobs[4],
         )  # fmt: skip
-        if wants[0] == 0:
+        if holds[h, LEAVES] != 0.0:
+            found = True
+        elif wants[0] == 0:
             holds[h, LEAVES] = 1.0
             found = True
     return found
@@ -378,7 +380,7 @@ def _silent(silent_h, t, max_silence, who, holds, held) -> bool:
     """Mark the pairs of which nothing was heard for too long."""
     found = False
     for h in range(held):
-        if min(silent_h[t, who[h]], t - holds[h, SINCE_H]) > max_silence:
+        if min(silent_h[t, who[h]], t - holds[h, SINCE_H]) > max_silence and holds[h, LEAVES] == 0.0:
             holds[h, LEAVES] = 1.0
             found = True
     return found
@@ -394,9 +396,10 @@ def _drop(legs, pairs, desk, t, who, holds, held, sums, cash, rest_h, taken, log
             h += 1
             continue
         lots, bps = hold[LOTS], desk.entry_collar_bps
-        _trade(legs, pairs, t, p, -int(hold[SIDE]), lots, bps, hold, sums, cash, log, -1)
-        hold[LEAVES] = 0.0
-        if hold[LOTS] > 0:  # the book did not hold all of it: tried again at the next decision
+        kind = -2 if hold[LEAVES] == 2.0 else -1
+        _trade(legs, pairs, t, p, -int(hold[SIDE]), lots, bps, hold, sums, cash, log, kind)
+        if hold[LOTS] > 0:  # the book did not hold all of it: the rest leaves in the next hour
+            hold[LEAVES] = 2.0
             h += 1
             continue
         sums[ROUND_TRIPS] += 1
@@ -604,7 +607,7 @@ def _walk(legs, pairs, group, desk, first_h, from_row, deposits, loud, shared, o
         if held and loud[t]:
             found |= _silent(pairs.silent_h, t, max_silence, who, holds, held)
         if held and (last or halted):
-            holds[:held, LEAVES], found = 1.0, True
+            holds[:held, LEAVES], found = np.maximum(holds[:held, LEAVES], 1.0), True
         free = slots - held
         if found and textbook:
             held = _drop(legs, pairs, desk, t, who, holds, held, sums, cash, rest_h, taken, log)
