@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from .. import __version__
+from .cli_research import register as register_research
 from .composition import parameter_schemas
 from .report import print_result, write_result
 from ..config.parameters import load_parameters
@@ -182,6 +183,9 @@ def replay(folder: Annotated[Path, typer.Argument(help="A run's folder.")]) -> N
         print(f"{folder} does not replay; the first difference:\n{divergence}")
         raise typer.Exit(1)
     print(f"{folder} replays: every event came out the same")
+
+
+register_research(app)
 
 
 def main() -> None:
