@@ -57,3 +57,14 @@ def test_the_signal_enters_nothing_below_its_edge():
         for enter in (0.0, 2.0, 20.0):
             side, _, net = signal(0, *look, 168.0, 0.5, 0.15, enter, -0.02)
             assert side == 0 or net >= enter
+
+
+def test_a_dask_cluster_gives_the_same_frame(market):
+    distributed = pytest.importorskip("distributed", reason="the cluster extra is not installed")
+    data, desk = benchmark.arrays_of(market), benchmark.desk(True)
+    sets, _ = parameter_grid(CrossFundingParams(), {"slow_h": [36, 72], "max_pairs": [1, 3]})
+    here = sweep(data, desk, sets, progress=False)
+    quiet = {"processes": False, "dashboard_address": None, "n_workers": 1, "threads_per_worker": 2}
+    with distributed.LocalCluster(**quiet) as cluster:
+        there = sweep(data, desk, sets, address=cluster.scheduler_address, progress=False)
+    assert here.equals(there)
