@@ -85,9 +85,27 @@ def test_the_deterministic_core_touches_no_world():
             assert not used & banned, f"{dotted(path)} imports {used & banned}"
 
 
+def is_laboratory(path):
+    return dotted(path).startswith("fundarb.research.")
+
+
 def test_the_runtime_stays_slim():
-    """No notebook tool and no laboratory package on any runtime path."""
-    banned = {"nbdev", "fastcore", "IPython", "jupyterlab", "papermill", "vectorbt", "numba", "pytest"}
+    """No notebook tool and no laboratory package on any runtime path; research alone has the latter."""
+    tools = {"nbdev", "fastcore", "IPython", "jupyterlab", "pytest"}
+    laboratory = {"papermill", "nbclient", "nbformat", "vectorbt", "numba", "dask", "distributed"}
     for path in MODULES:
         used = {name.split(".")[0] for name in imported(path)}
+        banned = tools if is_laboratory(path) else tools | laboratory
         assert not used & banned, f"{dotted(path)} imports {used & banned}"
+
+
+def test_the_laboratory_is_imported_only_when_it_is_asked_for():
+    """Research has the floors 60 to 69, and whoever else needs it imports it inside a function."""
+    for path in MODULES:
+        if is_laboratory(path):
+            assert "60" <= floor_of(path) < "70", dotted(path)
+            continue
+        for node in ast.parse(MODULES[path]).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                assert not any("research" in name.split(".") for name in names), dotted(path)

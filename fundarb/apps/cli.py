@@ -18,6 +18,7 @@ from rich.console import Console
 
 from .. import __version__
 from . import cli_audit
+from .cli_research import register as register_research
 from .composition import parameter_schemas
 from .report import print_result, write_result
 from ..config.parameters import load_parameters
@@ -197,6 +198,9 @@ def replay(
     for difference in differences_of_run(session, storage, number):
         print(difference)
     raise typer.Exit(1)
+
+
+register_research(app)
 
 
 def main() -> None:
