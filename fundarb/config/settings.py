@@ -116,6 +116,14 @@ class ExecutionSettings(_Section):
     hedge_timeout_s: _Seconds = _is("time between two repair attempts, s", "2")
     repair_deadline_s: _Seconds = _is("then the leg that is too long is closed, s", "60")
     delta_tolerance_usd: _Positive = _is("difference of the legs that is left alone, USD", "10")
+    unknown_guard_s: _Seconds = _is("then a venue that does not know an order is believed, s", "10")
+    plan: Literal["taker", "maker", "twap", "iceberg", "auto"] = _is("how legs are traded", "taker")
+    clips: int = _is("parts of an intent that is traded in parts", "5", ge=1, le=100)
+    clip_interval_s: _Seconds = _is("between two parts that take, s", "10")
+    maker_patience_s: _Seconds = _is("a resting order's time at one price, s", "15")
+    maker_prices: int = _is("prices at which a maker tries before he gives up", "3", ge=1, le=20)
+    max_imbalance_usd: _Positive = _is("naked notional at which a maker stops, USD", "5000")
+    max_imbalance_s: _Seconds = _is("naked time at which a maker stops, s", "5")
 
     @model_validator(mode="after")
     def _repairs_widen_in_time(self) -> Self:
