@@ -170,6 +170,7 @@ class TargetApproved(Event, frozen=True, kw_only=True):
     short_venue: str
     notional_usd: Decimal
     reason: str
+    urgent: bool = False  # a rule or an operator closes: waits for nothing, widens its collar
 
 
 class RiskLimitBreached(Event, frozen=True, kw_only=True):
@@ -192,6 +193,7 @@ class PairIntent(Event, frozen=True, kw_only=True):
     qty_base: Decimal  # on each leg, a multiple of the common lot (> 0)
     opening: bool  # False: reduces what is held, and may never exceed it
     reason: str
+    urgent: bool = False  # as the target that it serves
 
 # %% ../../nbs/04_core_events.ipynb #execution
 class OrderPlaced(Event, frozen=True, kw_only=True):

@@ -93,6 +93,8 @@ class OrderWatch:
                 self._questions.rest(id)
             else:
                 self._questions.watch(order.placed, now_ns)
+        elif order.placed.post_only and id not in self._canceling:
+            self._questions.rest(id)  # it fills, so it rests
 
 # %% ../../nbs/40b_execution_order_watch.ipynb #follow
 class AskingWatch(OrderWatch):
