@@ -79,6 +79,14 @@ class LimitSettings(_Section):
     max_leverage_x: _Positive = _is("notional at a venue over equity at that venue", "3")
     block_margin_ratio: _Fraction = _is("maintenance over equity that stops entries", "0.5")
     reduce_margin_ratio: _Fraction = _is("maintenance over equity that reduces legs", "0.65")
+    warn_margin_ratio: _Fraction = _is("maintenance over equity that a person hears of", "0.35")
+    emergency_margin_ratio: _Fraction = _is("maintenance over equity that closes all", "0.8")
+    max_error_frac: _Fraction = _is("failed requests at a venue that may be entered", "0.2")
+    max_latency_s: _Seconds = _is("95th percentile of a venue's answers, s", "3")
+    max_clock_skew_s: _Seconds = _is("a venue's clock against ours, either way, s", "1")
+    warn_stable_bps: _Positive = _is("a quote currency from 1 USD that a person hears of, bps", "30")
+    block_stable_bps: _Positive = _is("a quote currency from 1 USD that stops entries, bps", "50")
+    reduce_stable_bps: _Positive = _is("a quote currency from 1 USD that closes pairs, bps", "100")
     max_drawdown_frac: _Fraction = _is("loss from the highest equity so far", "0.05")
     max_daily_loss_frac: _Fraction = _is("loss since 00:00 UTC over equity then", "0.01")
     max_volatility_ratio: float = _is("24 h volatility over its 30-day median", "3", gt=0)
@@ -98,6 +106,9 @@ class LimitSettings(_Section):
         if not block < reduce < 1:
             wrong = f"block_margin_ratio {block}, reduce_margin_ratio {reduce}"
             raise ValueError(f"{wrong}: the first must be lower, and both below 1")
+        if self.emergency_margin_ratio < reduce:
+            wrong = f"emergency_margin_ratio {self.emergency_margin_ratio}"
+            raise ValueError(f"{wrong} is below reduce_margin_ratio {reduce}")
         return self
 
 # %% ../../nbs/10_config_settings.ipynb #execution-settings

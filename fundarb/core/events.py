@@ -239,7 +239,7 @@ class PlanChosen(Event, frozen=True, kw_only=True):
     pair_id: str
     intent_no: int
     plan: str  # "taker", "maker", "twap", "iceberg"; of a repair "complete", "unwind", "third venue"
-    cost_bps: float  # estimated, of the notional in question
+    cost_bps: float | None  # estimated, of the notional in question; None: no book to say
     others: tuple[PlanCost, ...]  # what the alternatives would have cost
 
 

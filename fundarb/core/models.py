@@ -100,7 +100,7 @@ class PlanCost(NamedTuple):
     """One way to do something, and what it is estimated to cost."""
 
     name: str
-    bps: float  # of the notional in question; infinite: it cannot be done now
+    bps: float | None  # of the notional in question; None: it cannot be done now
 
 
 class KillLevel(Enum):

@@ -16,7 +16,7 @@ from ..config.settings import ExecutionSettings
 from ..core.events import BookUpdated, PairIntent, PlanChosen
 from ..core.models import Instrument, Pair, PlanCost
 from ..core.numbers import SECOND_NS, floor_to_step
-from .repair import taking_bps
+from .repair import sayable, taking_bps
 
 # %% ../../nbs/42c_execution_plans.ipynb #schedule
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +133,7 @@ def choose(
         pair_id=pair.pair_id,
         intent_no=intent.intent_no,
         plan=schedule.plan,
-        cost_bps=cost_bps,
-        others=tuple(PlanCost(name, bps) for name, bps in others.items()),
+        cost_bps=sayable(cost_bps),
+        others=tuple(PlanCost(name, sayable(bps)) for name, bps in others.items()),
     )
     return schedule, chosen
