@@ -222,7 +222,10 @@ class MakerFlow(ClipFlow):
             if resting.stopped or out_of_patience(resting, now_ns, self._settings):
                 yield from self._watch.cancel(resting.order_id, now_ns)
         elif not trade.working:
-            yield from self._left(trade, order.placed.qty_base - order.filled_base, now_ns)
+            rest_base = order.placed.qty_base - order.filled_base
+            resting.ended_ns = now_ns if resting.ended_ns is None else resting.ended_ns
+            if not rest_base or now_ns - resting.ended_ns >= _OVERTAKEN_NS:
+                yield from self._left(trade, rest_base, now_ns)
 
     def _note_naked(self, trade: WorkedTrade, now_ns: int) -> None:
         resting = trade.resting
@@ -278,3 +281,4 @@ class MakerFlow(ClipFlow):
 
 
 _EARLY_S = 5  # beside the window: what a cancel may take
+_OVERTAKEN_NS = SECOND_NS // 2  # in which a fill may still come that the cancel overtook

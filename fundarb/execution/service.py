@@ -161,7 +161,7 @@ class ExecutionService(ForeignFlow):
             return
         written = self._clip_orders(trade, now_ns)
         refused = [order for order in written if isinstance(order, RiskLimitBreached)]
-        if refused:
+        if refused or not written:
             trade.left_base, trade.resting, trade.schedule = Decimal(0), None, None
             self._timed.pop(intent.pair_id, None)
             yield from refused  # and neither leg leaves

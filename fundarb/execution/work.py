@@ -53,6 +53,7 @@ class Resting(msgspec.Struct, kw_only=True):
     hedges: int = 0  # in a row that left something naked
     naked_ns: int | None = None  # naked since then; None: not naked
     stopped: str = ""  # why it must leave and not come back
+    ended_ns: int | None = None  # its last word; None: it still works
 
 
 class WorkedTrade(PairTrade, kw_only=True):
