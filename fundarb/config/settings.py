@@ -80,6 +80,14 @@ class LimitSettings(_Section):
     max_leverage_x: _Positive = _is("notional at a venue over equity at that venue", "3")
     block_margin_ratio: _Fraction = _is("maintenance over equity that stops entries", "0.5")
     reduce_margin_ratio: _Fraction = _is("maintenance over equity that reduces legs", "0.65")
+    warn_margin_ratio: _Fraction = _is("maintenance over equity that a person hears of", "0.35")
+    emergency_margin_ratio: _Fraction = _is("maintenance over equity that closes all", "0.8")
+    max_error_frac: _Fraction = _is("failed requests at a venue that may be entered", "0.2")
+    max_latency_s: _Seconds = _is("95th percentile of a venue's answers, s", "3")
+    max_clock_skew_s: _Seconds = _is("a venue's clock against ours, either way, s", "1")
+    warn_stable_bps: _Positive = _is("a quote currency from 1 USD that a person hears of, bps", "30")
+    block_stable_bps: _Positive = _is("a quote currency from 1 USD that stops entries, bps", "50")
+    reduce_stable_bps: _Positive = _is("a quote currency from 1 USD that closes pairs, bps", "100")
     max_drawdown_frac: _Fraction = _is("loss from the highest equity so far", "0.05")
     max_daily_loss_frac: _Fraction = _is("loss since 00:00 UTC over equity then", "0.01")
     max_volatility_ratio: float = _is("24 h volatility over its 30-day median", "3", gt=0)
@@ -99,6 +107,9 @@ class LimitSettings(_Section):
         if not block < reduce < 1:
             wrong = f"block_margin_ratio {block}, reduce_margin_ratio {reduce}"
             raise ValueError(f"{wrong}: the first must be lower, and both below 1")
+        if self.emergency_margin_ratio < reduce:
+            wrong = f"emergency_margin_ratio {self.emergency_margin_ratio}"
+            raise ValueError(f"{wrong} is below reduce_margin_ratio {reduce}")
         return self
 
 # %% ../../nbs/10_config_settings.ipynb #execution-settings
@@ -117,6 +128,14 @@ class ExecutionSettings(_Section):
     hedge_timeout_s: _Seconds = _is("time between two repair attempts, s", "2")
     repair_deadline_s: _Seconds = _is("then the leg that is too long is closed, s", "60")
     delta_tolerance_usd: _Positive = _is("difference of the legs that is left alone, USD", "10")
+    unknown_guard_s: _Seconds = _is("then a venue that does not know an order is believed, s", "10")
+    plan: Literal["taker", "maker", "twap", "iceberg", "auto"] = _is("how legs are traded", "taker")
+    clips: int = _is("parts of an intent that is traded in parts", "5", ge=1, le=100)
+    clip_interval_s: _Seconds = _is("between two parts that take, s", "10")
+    maker_patience_s: _Seconds = _is("a resting order's time at one price, s", "15")
+    maker_prices: int = _is("prices at which a maker tries before he gives up", "3", ge=1, le=20)
+    max_imbalance_usd: _Positive = _is("naked notional at which a maker stops, USD", "5000")
+    max_imbalance_s: _Seconds = _is("naked time at which a maker stops, s", "5")
 
     @model_validator(mode="after")
     def _repairs_widen_in_time(self) -> Self:

@@ -6,10 +6,12 @@
 __all__ = ['Message', 'VOCABULARY', 'AnyMessage', 'Event', 'Command', 'BookUpdated', 'MarkPriceUpdated', 'CandleClosed',
            'FundingScheduled', 'FundingPredicted', 'FundingRealised', 'TimerFired', 'SessionEnding', 'FundingMissing',
            'FundingIntervalChanged', 'FeedStale', 'SignalDetected', 'TargetPosition', 'TargetApproved',
-           'RiskLimitBreached', 'PairIntent', 'OrderPlaced', 'PairStateChanged', 'SubmitOrder', 'CancelOrder',
-           'QueryOrder', 'ReportAccount', 'OrderAccepted', 'OrderFilled', 'OrderCanceled', 'OrderRejected',
-           'OrderUnknown', 'OrderNotFound', 'FundingPaid', 'PositionLiquidated', 'AccountReported', 'PositionChanged',
-           'PnlUpdated', 'MarginUpdated', 'encode', 'decode']
+           'RiskLimitBreached', 'PairIntent', 'OrderPlaced', 'PairStateChanged', 'OrderNotPlaced', 'PlanChosen',
+           'PairTraded', 'SubmitOrder', 'CancelOrder', 'QueryOrder', 'ReportAccount', 'OrderAccepted', 'OrderFilled',
+           'OrderCanceled', 'OrderRejected', 'OrderUnknown', 'OrderNotFound', 'FundingPaid', 'PositionLiquidated',
+           'AccountReported', 'PositionChanged', 'PnlUpdated', 'MarginUpdated', 'KillSwitchSet', 'KillSwitchReset',
+           'LimitTightened', 'LimitLoosened', 'AdjustmentAccepted', 'AlertRaised', 'VenueHealthReported',
+           'StablecoinPriced', 'ReconciliationBreak', 'ReconciliationCleared', 'AdjustmentBooked', 'encode', 'decode']
 
 # %% ../../nbs/04_core_events.ipynb #imports
 from decimal import Decimal
@@ -18,7 +20,7 @@ from typing import Union
 import msgspec
 
 from .funding import FundingRate
-from .models import Level, Liquidity, VenuePosition
+from .models import BreakKind, KillLevel, Level, Liquidity, PlanCost, VenuePosition
 
 # %% ../../nbs/04_core_events.ipynb #message
 class _Stamped(msgspec.Struct, frozen=True, gc=False, kw_only=True, tag=True):
@@ -168,6 +170,7 @@ class TargetApproved(Event, frozen=True, kw_only=True):
     short_venue: str
     notional_usd: Decimal
     reason: str
+    urgent: bool = False  # a rule or an operator closes: waits for nothing, widens its collar
 
 
 class RiskLimitBreached(Event, frozen=True, kw_only=True):
@@ -190,6 +193,7 @@ class PairIntent(Event, frozen=True, kw_only=True):
     qty_base: Decimal  # on each leg, a multiple of the common lot (> 0)
     opening: bool  # False: reduces what is held, and may never exceed it
     reason: str
+    urgent: bool = False  # as the target that it serves
 
 # %% ../../nbs/04_core_events.ipynb #execution
 class OrderPlaced(Event, frozen=True, kw_only=True):
@@ -218,6 +222,40 @@ class PairStateChanged(Event, frozen=True, kw_only=True):
     held_base: Decimal  # matched on both legs, base units (>= 0)
     naked_base: Decimal  # held on one leg and not on the other, base units, + too long
     reason: str
+
+# %% ../../nbs/04_core_events.ipynb #execution-told
+class OrderNotPlaced(Event, frozen=True, kw_only=True):
+    """Asked for again and again after its time, the venue never knew the order: it never was."""
+
+    client_order_id: str
+    venue: str
+    symbol: str
+    reason: str
+
+
+class PlanChosen(Event, frozen=True, kw_only=True):
+    """How an intent, or the repair of an uneven pair, is carried out, and what else there was."""
+
+    pair_id: str
+    intent_no: int
+    plan: str  # "taker", "maker", "twap", "iceberg"; of a repair "complete", "unwind", "third venue"
+    cost_bps: float | None  # estimated, of the notional in question; None: no book to say
+    others: tuple[PlanCost, ...]  # what the alternatives would have cost
+
+
+class PairTraded(Event, frozen=True, kw_only=True):
+    """An intent is over: what came of it, and how uneven the legs were meanwhile."""
+
+    pair_id: str
+    intent_no: int
+    plan: str
+    opening: bool
+    wanted_base: Decimal  # on each leg
+    done_base: Decimal  # the change of what is matched on both legs
+    max_naked_usd: Decimal  # the most that one leg was ahead of the other
+    naked_usd_s: Decimal  # that notional times its seconds, summed up
+    fees_usd: Decimal  # + paid, both legs
+    slippage_usd: Decimal  # worse than the decision's mid, both legs, + a cost
 
 # %% ../../nbs/04_core_events.ipynb #commands
 class SubmitOrder(Command, frozen=True, kw_only=True):
@@ -368,6 +406,108 @@ class MarginUpdated(Event, frozen=True, kw_only=True):
     equity: Decimal  # quote currency
     maintenance: Decimal  # quote currency
     gross: Decimal  # notional of all positions, quote currency
+
+# %% ../../nbs/04_core_events.ipynb #operator
+class KillSwitchSet(Event, frozen=True, kw_only=True):
+    """Trading is stopped in part or in whole, until somebody resets it."""
+
+    level: KillLevel
+    scope: str  # "" all, else a venue or a pair_id
+    reason: str
+    who: str  # an operator's name, or "auto" for a rule
+
+
+class KillSwitchReset(Event, frozen=True, kw_only=True):
+    """An operator lets trading go on; no rule ever says this."""
+
+    scope: str  # as it was set
+    reason: str
+    who: str
+
+
+class LimitTightened(Event, frozen=True, kw_only=True):
+    """A limit is lowered while the session runs; one that would be raised by this stays."""
+
+    name: str  # as in [limits] of settings.ini
+    value: Decimal
+    reason: str
+    who: str
+
+
+class LimitLoosened(Event, frozen=True, kw_only=True):
+    """An operator raises a limit, with his name to it."""
+
+    name: str
+    value: Decimal
+    reason: str
+    who: str
+
+
+class AdjustmentAccepted(Event, frozen=True, kw_only=True):
+    """An operator accepts what a venue says and our books do not: a trade by hand, a transfer."""
+
+    venue: str
+    symbol: str  # "": cash alone
+    qty_base: Decimal  # + bought; 0: cash alone
+    price: Decimal  # quote per base, of the trade
+    cash: Decimal  # quote currency, + ours, beside the trade: its fee, a transfer
+    reason: str
+    who: str
+
+# %% ../../nbs/04_core_events.ipynb #operations
+class AlertRaised(Event, frozen=True, kw_only=True):
+    """Something a person must know."""
+
+    severity: str  # "info", "warning", "critical"
+    scope: str  # what it is about: a pair_id, a venue, "portfolio"
+    text: str  # one sentence, with the numbers
+
+
+class VenueHealthReported(Event, frozen=True, kw_only=True):
+    """How well a venue has answered during the last minute."""
+
+    venue: str
+    error_frac: float  # of the requests
+    latency_p95_s: float
+    clock_skew_s: float  # its clock less ours
+
+
+class StablecoinPriced(Event, frozen=True, kw_only=True):
+    """What a quote currency is worth."""
+
+    currency: str  # USDT, USDC
+    price_usd: float
+
+
+class ReconciliationBreak(Event, frozen=True, kw_only=True):
+    """A venue's books on us and our own differ."""
+
+    venue: str
+    kind: BreakKind
+    what: str  # "BTC" for a position, "wallet", an order id
+    ours: Decimal  # base units or quote currency
+    theirs: Decimal
+    standing_s: float  # since it was first seen
+
+
+class ReconciliationCleared(Event, frozen=True, kw_only=True):
+    """A difference is gone."""
+
+    venue: str
+    what: str
+    standing_s: float
+
+
+class AdjustmentBooked(Event, frozen=True, kw_only=True):
+    """Our books were changed by an operator's word, not by a venue's report."""
+
+    venue: str
+    symbol: str
+    qty_base: Decimal
+    price: Decimal
+    cash: Decimal
+    reason: str
+    who: str
 
 # %% ../../nbs/04_core_events.ipynb #codec
 def _concrete(kind: type) -> list[type]:

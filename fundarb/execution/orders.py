@@ -13,7 +13,8 @@ from hashlib import blake2b
 import msgspec
 
 from ..core.errors import Halted
-from ..core.events import OrderAccepted, OrderCanceled, OrderFilled, OrderPlaced, OrderRejected
+from ..core.events import OrderAccepted, OrderCanceled, OrderFilled, OrderNotPlaced
+from ..core.events import OrderPlaced, OrderRejected, OrderUnknown
 
 # %% ../../nbs/40_execution_orders.ipynb #client-order-id
 def client_order_id(
@@ -33,19 +34,25 @@ class OrderState(Enum):
     PLACED = "placed"  # written down; it may or may not have reached the venue
     ACCEPTED = "accepted"  # the venue has it
     PARTIAL = "partial"  # some of it traded
+    UNKNOWN = "unknown"  # a request or an answer was lost: it may be anything
     FILLED = "filled"  # all of it traded
     CANCELED = "canceled"  # the rest will not trade
     REJECTED = "rejected"  # the venue never took it
+    NOT_PLACED = "not placed"  # lost on the way: asked for, the venue does not know it
 
 
-_working = {OrderState.PLACED, OrderState.ACCEPTED, OrderState.PARTIAL}
+_s = OrderState
+_working = {_s.PLACED, _s.ACCEPTED, _s.PARTIAL, _s.UNKNOWN}
+_last_words = {_s.FILLED, _s.CANCELED}
 ALLOWED: dict[OrderState, frozenset[OrderState]] = {
-    OrderState.PLACED: frozenset(OrderState) - {OrderState.PLACED},
-    OrderState.ACCEPTED: frozenset({OrderState.PARTIAL, OrderState.FILLED, OrderState.CANCELED}),
-    OrderState.PARTIAL: frozenset({OrderState.PARTIAL, OrderState.FILLED, OrderState.CANCELED}),
-    OrderState.CANCELED: frozenset({OrderState.CANCELED, OrderState.FILLED}),  # a fill overtaken
-    OrderState.FILLED: frozenset(),
-    OrderState.REJECTED: frozenset(),
+    _s.PLACED: frozenset(OrderState) - {_s.PLACED, _s.NOT_PLACED},
+    _s.ACCEPTED: frozenset({_s.PARTIAL, _s.UNKNOWN} | _last_words),
+    _s.PARTIAL: frozenset({_s.PARTIAL, _s.UNKNOWN} | _last_words),
+    _s.UNKNOWN: frozenset(OrderState) - {_s.PLACED},
+    _s.CANCELED: frozenset(_last_words),  # a fill overtaken
+    _s.NOT_PLACED: frozenset({_s.CANCELED, _s.FILLED}),  # the venue knew it after all
+    _s.FILLED: frozenset(),
+    _s.REJECTED: frozenset(),
 }
 
 # %% ../../nbs/40_execution_orders.ipynb #order
@@ -67,7 +74,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return self.placed.qty_base if self.working else self.filled_base
 
 # %% ../../nbs/40_execution_orders.ipynb #hear
-Report = OrderAccepted | OrderFilled | OrderCanceled | OrderRejected
+Report = (
+    OrderAccepted | OrderFilled | OrderCanceled | OrderRejected | OrderUnknown | OrderNotPlaced
+)
 
 
 def hear(
@@ -77,15 +86,29 @@ def hear(
     """Take a venue's report; raise Halted where the table does not allow what it says."""
     match report:
         case OrderAccepted():
-            return _move(order, OrderState.ACCEPTED) if order.state is OrderState.PLACED else order
+            return _accepted(order)
+        case OrderUnknown():
+            return _move(order, OrderState.UNKNOWN) if order.working else order
         case OrderCanceled():
             return order if order.state is OrderState.FILLED else _move(order, OrderState.CANCELED)
+        case OrderNotPlaced():
+            lost = order.state is OrderState.UNKNOWN and not order.filled_base
+            return _move(order, OrderState.NOT_PLACED) if lost else order
         case OrderRejected():
             return _move(order, OrderState.REJECTED)
         case OrderFilled() if report.trade_id in order.trade_ids:
             return order  # the same fill over another channel
         case OrderFilled():
             return _fill(order, report)
+
+
+def _accepted(order: Order) -> Order:
+    if order.state is OrderState.UNKNOWN:
+        return _move(order, OrderState.PARTIAL if order.filled_base else OrderState.ACCEPTED)
+    return _move(order, OrderState.ACCEPTED) if order.state is OrderState.PLACED else order
+
+# %% ../../nbs/40_execution_orders.ipynb #fill
+_UNCHANGED_BY_A_PART = {OrderState.CANCELED, OrderState.UNKNOWN}
 
 
 def _fill(order: Order, fill: OrderFilled) -> Order:
@@ -97,7 +120,9 @@ def _fill(order: Order, fill: OrderFilled) -> Order:
     state = OrderState.PARTIAL
     if filled_base == ordered_base:
         state = OrderState.FILLED
-    elif order.state is OrderState.CANCELED:
+    elif order.state in _UNCHANGED_BY_A_PART:
+        state = order.state
+    elif order.state is OrderState.NOT_PLACED:
         state = OrderState.CANCELED
     moved = _move(order, state)
     trade_ids = order.trade_ids | {fill.trade_id}

@@ -35,6 +35,9 @@ def _parts(rows: Sequence[Mapping[str, Decimal]]) -> Parts:
     return Parts(**sums, net=sums["price"] + sums["funding"] - sums["fees"])
 
 # %% ../../nbs/38_portfolio_attribution.ipynb #rows
+_NO_RESULT = (EntryKind.DEPOSIT, EntryKind.TRANSFER, EntryKind.ADJUSTMENT)
+
+
 _Rows = dict[tuple[str, str], dict[str, Decimal]]  # amounts by column, by (pair, venue)
 
 
@@ -42,7 +45,7 @@ def _rows(ledger: Ledger) -> _Rows:
     """Sum the book's lines, and value what is held."""
     rows: _Rows = {}
     for entry in ledger.entries:
-        if entry.kind in (EntryKind.DEPOSIT, EntryKind.TRANSFER):
+        if entry.kind in _NO_RESULT:
             continue  # money that was ours already
         key = (entry.pair_id, entry.venue)
         row = rows.setdefault(key, dict.fromkeys(_COLUMNS, Decimal(0)))

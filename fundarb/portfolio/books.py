@@ -29,6 +29,7 @@ class EntryKind(Enum):
     FEE = "fee"
     LIQUIDATION_FEE = "liquidation_fee"
     FUNDING = "funding"
+    ADJUSTMENT = "adjustment"  # accepted by an operator
 
 
 class LedgerEntry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -160,7 +161,7 @@ class Ledger:
         """Add a line to the book, and to its account what the line does there."""
         account = self.account(entry.venue)
         account.wallet += entry.cash if realised is None else realised
-        if entry.kind in (EntryKind.DEPOSIT, EntryKind.TRANSFER):
+        if entry.kind in (EntryKind.DEPOSIT, EntryKind.TRANSFER, EntryKind.ADJUSTMENT):
             account.paid_in += entry.cash
         self.entries.append(entry)
         self.totals[entry.kind] += entry.cash

@@ -137,6 +137,7 @@ class Approvals(Holdings):
             short_venue=state.short_venue,
             notional_usd=Decimal(0),
             reason=reason,
+            urgent=True,
         )
         self.approve(approved)
         return approved

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..config.settings import LimitSettings
 from ..core.events import OrderPlaced, RiskLimitBreached
+from ..core.kill_levels import KillLevels
 from ..core.models import Instrument, Pair
 from ..core.numbers import exact, floor_to_step
 from .breach import Breach, as_decimal, exceeds, falls_short
@@ -81,11 +82,16 @@ class OrderCheck:
     """Look at every order before it is written down."""
 
     def __init__(
-        self, limits: LimitSettings, pairs: Iterable[Pair], market: "MarketView"
+        self,
+        limits: LimitSettings,
+        pairs: Iterable[Pair],
+        market: "MarketView",
+        levels: KillLevels | None = None,  # shared with the gate, which hears of them
     ) -> None:
         legs = [leg for pair in pairs for leg in (pair.a, pair.b)]
         self._legs = {(leg.venue, leg.symbol): leg for leg in legs}
         self._limits, self._market = limits, market
+        self._levels = KillLevels() if levels is None else levels
         self._rate = OrderRate()
         self._names: set[str] = set()
         self._opened_base: dict[tuple[str, int, str], Decimal] = {}  # by pair, intent and venue
@@ -128,6 +134,9 @@ class OrderCheck:
             yield exceeds("unknown_instruments", 1, 0, f"{order.venue} {order.symbol}")
             return
         opening = not order.reduce_only and not self._mends(order)
+        if self._levels:
+            frozen = self._levels.frozen(order.venue, order.pair_id)
+            yield exceeds("frozen_orders", int(frozen), 0, order.venue)
         repeated = order.client_order_id in self._names
         yield exceeds("duplicate_orders", int(repeated), 0, order.client_order_id)
         yield from check_size(order, leg, opening)

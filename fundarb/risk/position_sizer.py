@@ -231,6 +231,7 @@ class PositionSizer(Sizing):
             qty_base=size.qty_base,
             opening=size.opening,
             reason=event.reason,
+            urgent=event.urgent,
         )
 
     def _refuse(self, event: TargetApproved, breach: Breach, what: str) -> Iterator[Message]:

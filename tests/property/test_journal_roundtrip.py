@@ -14,7 +14,7 @@ from fundarb.core.engine import Entry
 from fundarb.core.errors import DataError
 from fundarb.core.events import VOCABULARY, Command
 from fundarb.core.funding import FundingKind, FundingRate
-from fundarb.core.models import Level, Liquidity, VenuePosition
+from fundarb.core.models import BreakKind, KillLevel, Level, Liquidity, PlanCost, VenuePosition
 from fundarb.core.numbers import HOUR_NS
 from fundarb.storage.audit_check import check_log
 from fundarb.storage.audit_log import new_log, read_log
@@ -35,6 +35,7 @@ RATE = st.builds(
     ts_init_ns=st.integers(500_001 * HOUR_NS, 2**63 - 1),
 )
 POSITIONS = st.lists(st.builds(VenuePosition, st.text(), DECIMAL, DECIMAL), max_size=3).map(tuple)
+COSTS = st.lists(st.builds(PlanCost, st.text(), st.none() | FLOAT), max_size=3).map(tuple)
 LEVELS = st.lists(st.builds(Level, FLOAT, FLOAT), max_size=3).map(tuple)
 BY_TYPE = {
     int: INT64,
@@ -43,7 +44,11 @@ BY_TYPE = {
     bool: st.booleans(),
     Decimal: DECIMAL,
     Decimal | None: st.none() | DECIMAL,
+    float | None: st.none() | FLOAT,
     Liquidity: st.sampled_from(Liquidity),
+    KillLevel: st.sampled_from(KillLevel),
+    BreakKind: st.sampled_from(BreakKind),
+    tuple[PlanCost, ...]: COSTS,
     FundingRate: RATE,
     tuple[Level, ...]: LEVELS,
     tuple[VenuePosition, ...]: POSITIONS,

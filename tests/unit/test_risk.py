@@ -20,7 +20,8 @@ from fundarb.risk.breach import exceeds, falls_short
 from fundarb.risk.gate import RiskGate
 from fundarb.risk.limits import OrderRate, worst_case_usd
 from fundarb.risk.liquidation import liquidation_distance, liquidation_price, required_equity, trigger_frac
-from fundarb.risk.market_checks import CHARGE_WINDOWS, check_charge_window
+from fundarb.data_providers.charge_windows import CHARGE_WINDOWS
+from fundarb.risk.market_checks import check_charge_window
 from fundarb.risk.order_check import OrderCheck
 from fundarb.risk.position_sizer import PositionSizer
 
