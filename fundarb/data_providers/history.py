@@ -310,6 +310,10 @@ class HistoryFeed:
         grid = self.first_ns - 24 * HOUR_NS, self.hours + 24  # a day more, for the usual volume
         self._legs = [_read_leg(source, leg, terms[leg[0]], *grid) for leg in self.legs]
 
+    def columns(self, place: int) -> dict[str, np.ndarray]:
+        """Show the columns of legs[place], row 24 being first_ns: for whoever computes on arrays."""
+        return self._legs[place].columns
+
     def __iter__(self) -> Iterator[Event]:
         for block in range(0, self.hours, _BLOCK_H):
             end = min(block + _BLOCK_H, self.hours)
