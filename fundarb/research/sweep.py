@@ -55,7 +55,7 @@ class Chunk(NamedTuple):
     group: int
     rows: list[int]  # places of the sets
     shared: tuple  # values by SHARED
-    own: np.ndarray  # (n, 5) values by OWN
+    own: np.ndarray  # (n, 6) values by OWN
 
 
 def _shared(params: CrossFundingParams) -> tuple:
@@ -96,11 +96,14 @@ class _Groups:
             self._left[chunk.group] = self._left.get(chunk.group, 0) + 1
         self._locks = {number: Lock() for number in self._left}
         self._made: dict[int, Group] = {}
+        self._spreads: dict[int, np.ndarray] = {}  # by window, hours
 
     def run(self, chunk: Chunk) -> tuple[list[int], np.ndarray]:
         with self._locks[chunk.group]:
             if chunk.group not in self._made:
-                self._made[chunk.group] = prepare(self._data, self._desk, chunk.shared, chunk.own)
+                self._made[chunk.group] = prepare(
+                    self._data, self._desk, chunk.shared, chunk.own, self._spreads
+                )
             group = self._made[chunk.group]
         results = walk_group(self._data, self._desk, group, chunk.shared, chunk.own)
         with self._locks[chunk.group]:
@@ -153,7 +156,7 @@ def evaluate(
     data: SweepData,
     desk: Desk,
     groups: Mapping[tuple, Sequence[int]],  # places of the sets, by what they share
-    own: np.ndarray,  # (n, 5) values by OWN
+    own: np.ndarray,  # (n, 6) values by OWN
     threads: int | None = None,  # None: one per core
     advance: Callable[[int], object] = lambda sets: None,  # hears how many sets were done
 ) -> np.ndarray:  # (n, 15) values by RESULTS

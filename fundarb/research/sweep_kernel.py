@@ -6,7 +6,7 @@
 __all__ = ['SIGNAL_TAG', 'LEVELS', 'SHARED', 'OWN', 'SIDE', 'LOTS', 'QTY', 'VALUE0', 'FUNDING0', 'PAID_A0', 'PAID_B0', 'SINCE_H',
            'LEAVES', 'BASE', 'FUNDING', 'FEES', 'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS',
            'LOGGED', 'RESULTS', 'NOTHING_LOGGED', 'NO_COURSE', 'Desk', 'desk_of', 'steps_in', 'worth', 'collar', 'take',
-           'slippage_bps', 'Group', 'prepare', 'walk_group', 'floats_of', 'entries_have_their_edge']
+           'Group', 'prepare', 'spread_bps_h', 'walk_group', 'entries_have_their_edge']
 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #imports
 import hashlib
@@ -24,7 +24,7 @@ from ..strategies.base import TOP_UP_BELOW
 from ..strategies.cross_funding_signal import signal
 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #compiled-signal
-_signal = njit(signal)
+_signal = njit(signal, inline="always")
 SIGNAL_TAG = int(hashlib.sha256(inspect.getsource(signal).encode()).hexdigest()[:12], 16)
 
 
@@ -133,24 +133,22 @@ def take(
 
 
 @njit(cache=True, nogil=True)
-def slippage_bps(legs: Legs, pairs: Pairs, t: int, p: int, notional_usd: float) -> float:
-    """Plan the slippage of four executions as the strategy does: off ticks; NaN: too thin."""
-    middle, total = pairs.ref[t, p], 0.0
-    qty = notional_usd / middle
-    for n, sign in ((pairs.a[p], 1.0), (pairs.b[p], 1.0)):
-        step, level = legs.half_bps[n], legs.level_base[t, n]
-        buy, sell, left = 0.0, 0.0, qty
-        for k in range(LEVELS):
-            offset = legs.open[t, n] * (step + k * step) / 1e4
-            part = left if level >= left else level
-            buy, sell = buy + part * (legs.open[t, n] + offset), sell + part * (legs.open[t, n] - offset)
-            left -= part
-            if left <= 0.0:
-                break
-        if left > 0.0:
-            return np.nan
-        total = total + buy / qty - sell / qty
-    return total / middle * 1e4
+def _there_and_back(
+    price: float,  # the model book stands around it
+    level_base: float,
+    half_bps: float,
+    qty_base: float,
+) -> float:  # what buying costs over what selling brings, per base unit; NaN: too thin
+    """Plan both executions at one venue as the strategy does: off ticks and lots."""
+    bought, sold, left = 0.0, 0.0, qty_base
+    for level in range(LEVELS):
+        offset = price * (half_bps + level * half_bps) / 1e4
+        if level_base >= left:
+            return (bought + left * (price + offset)) / qty_base - (sold + left * (price - offset)) / qty_base
+        bought += level_base * (price + offset)
+        sold += level_base * (price - offset)
+        left -= level_base
+    return np.nan
 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #group
 class Group(NamedTuple):
@@ -184,17 +182,22 @@ def _looks_for(tag: int) -> Callable:
         keyed = tag  # noqa: F841 the compiled code is kept by it
         rows, columns = edge.shape
         horizon, persistence, fast_weight, enter, leave = knobs
+        opened, level, half = legs.open, legs.level_base, legs.half_bps
         for t in range(from_row, rows):
             for p in range(columns):
+                a, b, middle = pairs.a[p], pairs.b[p], pairs.ref[t, p]
                 basis, usual = pairs.basis_bps[t, p], pairs.usual_bps[t, p]
-                cost[t, p] = fixed_bps[p] + slippage_bps(legs, pairs, t, p, notional)
+                slippage = _there_and_back(opened[t, a], level[t, a], half[a], notional / middle)
+                slippage += _there_and_back(opened[t, b], level[t, b], half[b], notional / middle)
+                cost[t, p] = fixed_bps[p] + slippage / middle * 1e4
                 spread, quick = slow[t, p], fast[t, p]
                 if out[p] or np.isnan(spread + quick + basis + usual + cost[t, p]):
                     continue
                 if pairs.volume_usd[t, p] < min_volume or pairs.at_cap[t, p] or abs(basis - usual) > max_basis:
                     continue
-                knows = (spread, quick, basis, usual, cost[t, p])
-                edge[t, p] = _signal(0, *knows, horizon, persistence, fast_weight, enter, leave)[2]
+                edge[t, p] = _signal(
+                    0, spread, quick, basis, usual, cost[t, p], horizon, persistence, fast_weight, enter, leave
+                )[2]
 
     return looks
 
@@ -204,19 +207,22 @@ _looks = _keyed(_looks_for)
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #prepare
 SHARED = ("slow_h", "fast_h", "horizon_h", "persistence", "fast_weight", "notional_usd", "fixed_bps",
           "min_volume_usd_24h", "max_basis_bps", "excluded", "max_book_age_s")  # fmt: skip
-OWN = ("enter_edge_bps", "exit_bps_h", "max_pairs", "cool_down_h", "max_silence_h")
+OWN = ("enter_edge_bps", "exit_bps_h", "max_pairs", "cool_down_h", "max_silence_h", "notional_usd")
 
 
 def prepare(
     data: SweepData,
     desk: Desk,
     shared: tuple,  # values by SHARED
-    own: np.ndarray,  # (n, 5) values by OWN, of the sets in the group
+    own: np.ndarray,  # (n, 6) values by OWN, of the sets in the group
+    spreads: dict[int, np.ndarray] | None = None,  # by window, hours: those known are not made again
 ) -> Group:
     """Compute what the sets of a group have in common."""
     is_ = dict(zip(SHARED, shared, strict=True))
-    pairs = data.pairs
-    slow, fast = (_spread(data, is_[name], desk.covered) for name in ("slow_h", "fast_h"))
+    pairs, spreads = data.pairs, {} if spreads is None else spreads
+    for hours in {is_["slow_h"], is_["fast_h"]} - spreads.keys():
+        spreads[hours] = spread_bps_h(data, hours, desk.covered)
+    slow, fast = spreads[is_["slow_h"]], spreads[is_["fast_h"]]
     out = np.array([data.symbols[coin] in is_["excluded"] for coin in pairs.coin])
     if is_["max_book_age_s"] < 1:  # the books of history are a second old
         out[:] = True
@@ -231,14 +237,15 @@ def prepare(
     return Group(slow, fast, cost, edge, order)
 
 
-def _spread(data: SweepData, hours: int, covered: float) -> np.ndarray:
+def spread_bps_h(data: SweepData, hours: int, covered: float) -> np.ndarray:  # (T, P)
+    """Average the spread of every pair over a trailing window, b less a, bps per hour."""
     means = trailing_bps_h(data.legs, data.first_h, hours, covered)
     return means[:, data.pairs.b] - means[:, data.pairs.a]
 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #state
 SIDE, LOTS, QTY, VALUE0, FUNDING0, PAID_A0, PAID_B0, SINCE_H, LEAVES = range(9)
 BASE, FUNDING, FEES, SLIPPAGE, ENTRIES, ROUND_TRIPS, UNEVEN, REFUSED, ORDERS = range(9)
-LOGGED = ("row", "pair", "side", "qty_base", "cash_a", "cash_b", "kind")  # kind: +1 opens, -1 closes
+LOGGED = ("row", "pair", "side", "qty_base", "cash_a", "cash_b", "kind")  # kind: +1 opens, -1 closes, -2 closes the rest
 
 
 @njit(cache=True, nogil=True)
@@ -286,18 +293,19 @@ def _trade(legs, pairs, t, p, side, lots, bps, hold, sums, cash, log, kind) -> N
             log[row, 4], log[row, 5], log[row, 6] = paid_a, paid_b, kind
 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #stand
-@njit(cache=True, nogil=True)
-def _stand(legs, pairs, t, who, holds, held, cash, venues) -> None:
+@njit(inline="always")
+def _stand(t, who, holds, held, leg_a, leg_b, venue_of, mark, paid, maintenance, cash, venues) -> None:
     """Value every venue at mark: rows of `venues` are equity, gross and maintenance."""
-    venues[0], venues[1], venues[2] = cash, 0.0, 0.0
+    for v in range(len(cash)):
+        venues[0, v], venues[1, v], venues[2, v] = cash[v], 0.0, 0.0
     for h in range(held):
         p, qty = who[h], holds[h, QTY]
-        for n, own, paid0 in ((pairs.a[p], qty, holds[h, PAID_A0]), (pairs.b[p], -qty, holds[h, PAID_B0])):
-            v = legs.venue[n]
-            value = own * legs.mark[t, n]
-            venues[0, v] += value - own * (legs.paid[t, n] - paid0)
+        for n, own, paid0 in ((leg_a[p], qty, holds[h, PAID_A0]), (leg_b[p], -qty, holds[h, PAID_B0])):
+            v = venue_of[n]
+            value = own * mark[t, n]
+            venues[0, v] += value - own * (paid[t, n] - paid0)
             venues[1, v] += abs(value)
-            venues[2, v] += abs(value) * legs.maintenance[n]
+            venues[2, v] += abs(value) * maintenance[n]
 
 
 @njit(cache=True, nogil=True)
@@ -349,24 +357,35 @@ def _lots(legs, pairs, desk, t, p, side, notional, held_lots) -> float:
     return lots if lots >= smallest else 0.0
 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #leaving
-@njit
-def _leaving(pairs, group, t, knobs, max_silence, everything, loud, who, holds, held) -> bool:
-    """Mark what is to be left: by the signal, for silence, or all of it."""
-    horizon, persistence, fast_weight, enter, leave = knobs
+@njit(inline="always")
+def _wants_out(t, who, holds, held, slow, fast, basis, usual, cost, knobs) -> bool:
+    """Mark what the signal wants to leave."""
     found = False
     for h in range(held):
-        p, side = who[h], int(holds[h, SIDE])
-        knows = (pairs.basis_bps[t, p], pairs.usual_bps[t, p], group.cost_bps[t, p])
-        spreads = (group.slow_bps_h[t, p], group.fast_bps_h[t, p])
-        leaves = _signal(side, *spreads, *knows, horizon, persistence, fast_weight, enter, leave)[0] == 0
-        if loud:
-            leaves |= min(pairs.silent_h[t, p], t - holds[h, SINCE_H]) > max_silence
-        if leaves or everything:
+        p = who[h]
+        wants = _signal(
+            holds[h, SIDE], slow[t, p], fast[t, p], basis[t, p], usual[t, p], cost[t, p],
+            knobs[0], knobs[1], knobs[2], knobs[3], knobs[4],
+        )  # fmt: skip
+        if holds[h, LEAVES] != 0.0:
+            found = True
+        elif wants[0] == 0:
             holds[h, LEAVES] = 1.0
             found = True
     return found
 
 
+@njit
+def _silent(silent_h, t, max_silence, who, holds, held) -> bool:
+    """Mark the pairs of which nothing was heard for too long."""
+    found = False
+    for h in range(held):
+        if min(silent_h[t, who[h]], t - holds[h, SINCE_H]) > max_silence and holds[h, LEAVES] == 0.0:
+            holds[h, LEAVES] = 1.0
+            found = True
+    return found
+
+# %% ../../nbs/60a_research_sweep_kernel.ipynb #drop
 @njit
 def _drop(legs, pairs, desk, t, who, holds, held, sums, cash, rest_h, taken, log) -> int:
     """Close what is to be left; gives how many pairs are held then."""
@@ -377,9 +396,10 @@ def _drop(legs, pairs, desk, t, who, holds, held, sums, cash, rest_h, taken, log
             h += 1
             continue
         lots, bps = hold[LOTS], desk.entry_collar_bps
-        _trade(legs, pairs, t, p, -int(hold[SIDE]), lots, bps, hold, sums, cash, log, -1)
-        hold[LEAVES] = 0.0
-        if hold[LOTS] > 0:  # the book did not hold all of it: tried again at the next decision
+        kind = -2 if hold[LEAVES] == 2.0 else -1
+        _trade(legs, pairs, t, p, -int(hold[SIDE]), lots, bps, hold, sums, cash, log, kind)
+        if hold[LOTS] > 0:  # the book did not hold all of it: the rest leaves in the next hour
+            hold[LEAVES] = 2.0
             h += 1
             continue
         sums[ROUND_TRIPS] += 1
@@ -390,68 +410,100 @@ def _drop(legs, pairs, desk, t, who, holds, held, sums, cash, rest_h, taken, log
         holds[h] = holds[held]
     return held
 
+# %% ../../nbs/60a_research_sweep_kernel.ipynb #candidate
+@njit(inline="always")
+def _wants_in(t, taken, rest_h, coin, cool_h, least, order, edge, slow, fast, basis, usual, cost, knobs) -> bool:
+    """Tell whether a candidate would be entered if there is a slot."""
+    for place in range(order.shape[1]):
+        p = np.uint64(order[t, place])
+        if edge[t, p] < least or edge[t, p] == -np.inf:
+            return False
+        if taken[coin[p]] >= t or t - rest_h[p] < cool_h:
+            continue
+        wants = _signal(
+            0, slow[t, p], fast[t, p], basis[t, p], usual[t, p], cost[t, p],
+            knobs[0], knobs[1], knobs[2], knobs[3], knobs[4],
+        )  # fmt: skip
+        if wants[0] != 0:
+            return True
+    return False
+
+
+@njit
+def _side(pairs, group, t, p, knobs) -> int:
+    """Ask the signal which side of a pair it would enter; 0: neither."""
+    return _signal(
+        0, group.slow_bps_h[t, p], group.fast_bps_h[t, p],
+        pairs.basis_bps[t, p], pairs.usual_bps[t, p], group.cost_bps[t, p],
+        knobs[0], knobs[1], knobs[2], knobs[3], knobs[4],
+    )[0]  # fmt: skip
+
+
+@njit
+def _open(legs, pairs, desk, t, p, notional, barred, hold, sums, cash, venues, log) -> bool:
+    """Ask limits and size of a step that adds, and take it; False: it was refused."""
+    qty, side = abs(hold[QTY]), int(hold[SIDE])
+    more = notional - qty * pairs.ref[t, p]
+    at_a, at_b = qty * legs.mark[t, pairs.a[p]], qty * legs.mark[t, pairs.b[p]]
+    if barred or not pairs.may_open[t, p] or more <= 0:
+        return False
+    if not desk.textbook and not _allowed(legs, pairs, desk, t, p, more, notional, at_a, at_b, venues):
+        return False
+    lots = _lots(legs, pairs, desk, t, p, side, notional, hold[LOTS])
+    if lots <= 0 or sums[ORDERS] + 2 > desk.max_orders:
+        return False
+    sums[ORDERS] += 2
+    _trade(legs, pairs, t, p, side, lots, desk.entry_collar_bps, hold, sums, cash, log, 1)
+    return True
+
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #entering
 @njit
-def _entering(legs, pairs, group, desk, t, knobs, notional, cool_h, least, slots, barred,
-              who, holds, held, sums, cash, rest_h, taken, venues, log) -> int:  # fmt: skip
-    """Fill up and enter; gives how many pairs are held then."""
-    horizon, persistence, fast_weight, enter, leave = knobs
-    stood, before = False, held
-    for place in range(0 if desk.textbook else -before, group.order.shape[1]):
-        adds = place < 0
-        if adds:  # a held pair that fell short of its size
-            h = place + before
-            p = who[h]
-            n = pairs.a[p] if holds[h, SIDE] > 0 else pairs.b[p]
-            short = abs(holds[h, QTY]) * legs.price[t, n] < desk.top_up_below * notional
-            if holds[h, LEAVES] != 0.0 or not short or group.edge_bps[t, p] == -np.inf:
-                continue
-        else:
-            h, p = held, np.int64(group.order[t, place])
-            if slots <= 0 or group.edge_bps[t, p] < least or group.edge_bps[t, p] == -np.inf:
-                break
-            if taken[pairs.coin[p]] >= t or t - rest_h[p] < cool_h:
-                continue
-        knows = (pairs.basis_bps[t, p], pairs.usual_bps[t, p], group.cost_bps[t, p])
-        spreads = (group.slow_bps_h[t, p], group.fast_bps_h[t, p])
-        side = _signal(0, *spreads, *knows, horizon, persistence, fast_weight, enter, leave)[0]
-        if side == 0 or (adds and side != int(holds[h, SIDE])):
+def _fill_up(legs, pairs, group, desk, t, knobs, notional, barred, who, holds, held, sums, cash, venues, log) -> None:
+    """Fill up what the signal would enter again and what fell short of its size."""
+    for h in range(held):
+        p = who[h]
+        n = pairs.a[p] if holds[h, SIDE] > 0 else pairs.b[p]
+        short = abs(holds[h, QTY]) * legs.price[t, n] < desk.top_up_below * notional
+        if not short or holds[h, LEAVES] != 0.0 or group.edge_bps[t, p] == -np.inf:
             continue
-        if not adds:
-            slots -= 1
-            taken[pairs.coin[p]] = t
-            holds[h] = 0.0
-            holds[h, SIDE] = side
-        if not stood and not desk.textbook:
-            _stand(legs, pairs, t, who, holds, before, cash, venues)
-            stood = True
-        qty = abs(holds[h, QTY])
-        more = notional - qty * pairs.ref[t, p]
-        at_a, at_b = qty * legs.mark[t, pairs.a[p]], qty * legs.mark[t, pairs.b[p]]
-        if barred or not pairs.may_open[t, p] or more <= 0:
+        if _side(pairs, group, t, p, knobs) == int(holds[h, SIDE]):
+            done = _open(legs, pairs, desk, t, p, notional, barred, holds[h], sums, cash, venues, log)
+            sums[REFUSED] += not done
+
+
+@njit
+def _enter(legs, pairs, group, desk, t, knobs, notional, cool_h, least, slots, barred,
+           who, holds, held, sums, cash, rest_h, taken, venues, log) -> int:  # fmt: skip
+    """Enter the candidates with most edge; gives how many pairs are held then."""
+    for place in range(group.order.shape[1]):
+        p = np.uint64(group.order[t, place])
+        if slots <= 0 or group.edge_bps[t, p] < least or group.edge_bps[t, p] == -np.inf:
+            break
+        if taken[pairs.coin[p]] >= t or t - rest_h[p] < cool_h:
+            continue
+        side = _side(pairs, group, t, p, knobs)
+        if side == 0:
+            continue
+        slots -= 1
+        taken[pairs.coin[p]] = t
+        holds[held] = 0.0
+        holds[held, SIDE] = side
+        if not _open(legs, pairs, desk, t, p, notional, barred, holds[held], sums, cash, venues, log):
             sums[REFUSED] += 1
-            continue
-        if not desk.textbook and not _allowed(legs, pairs, desk, t, p, more, notional, at_a, at_b, venues):
-            sums[REFUSED] += 1
-            continue
-        lots = _lots(legs, pairs, desk, t, p, side, notional, holds[h, LOTS])
-        if lots <= 0 or sums[ORDERS] + 2 > desk.max_orders:
-            sums[REFUSED] += 1
-            continue
-        sums[ORDERS] += 2
-        _trade(legs, pairs, t, p, side, lots, desk.entry_collar_bps, holds[h], sums, cash, log, 1)
-        if not adds and holds[h, LOTS] > 0:
+        elif holds[held, LOTS] > 0:
             who[held] = p
-            taken[pairs.coin[p]] = 1 << 62
+            taken[pairs.coin[p]] = _HELD
             sums[ENTRIES] += 1
             held += 1
     return held
 
+
+_HELD = 1 << 62  # a row that never comes
+
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #strained
 @njit
-def _strained(legs, pairs, desk, t, who, holds, held, cash, venues) -> bool:
+def _strained(legs, pairs, desk, t, who, holds, held, venues) -> bool:
     """Mark for closing the largest pair at each venue whose margin is nearly used up."""
-    _stand(legs, pairs, t, who, holds, held, cash, venues)
     found = False
     for v in range(venues.shape[1]):
         if venues[2, v] <= desk.reduce_margin_ratio * venues[0, v]:
@@ -468,13 +520,29 @@ def _strained(legs, pairs, desk, t, who, holds, held, cash, venues) -> bool:
             found = True
     return found
 
+
+@njit(inline="always")
+def _equity(t, who, holds, held, base, value) -> float:
+    for h in range(held):
+        base += holds[h, QTY] * (value[t, who[h]] - holds[h, VALUE0])
+    return base
+
+
+@njit(inline="always")
+def _any_short(t, who, holds, held, leg_a, leg_b, price, least_usd) -> bool:
+    for h in range(held):
+        n = leg_a[who[h]] if holds[h, SIDE] > 0 else leg_b[who[h]]
+        if abs(holds[h, QTY]) * price[t, n] < least_usd:
+            return True
+    return False
+
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #walk
 RESULTS = ("net_usd", "price_usd", "funding_usd", "fees_usd", "slippage_usd", "entries", "round_trips",
            "in_market_frac", "max_drawdown_usd", "max_drawdown_frac", "sharpe", "equity_end_usd",
            "uneven", "refused", "halted")  # fmt: skip
 
 
-@njit
+@njit(inline="always")
 def _note(state, equity) -> None:
     """Keep the course of equity: last, peak, depth, its fraction, sum and squares of returns."""
     if equity != state[0]:
@@ -482,11 +550,14 @@ def _note(state, equity) -> None:
         state[4] += gain
         state[5] += gain * gain
         state[0] = equity
-        if equity > state[1]:
+        fall = state[1] - equity
+        if fall < 0:
             state[1] = equity
         else:
-            state[2] = max(state[2], state[1] - equity)
-            state[3] = max(state[3], 1 - equity / state[1])
+            if fall > state[2]:
+                state[2] = fall
+            if fall > state[3] * state[1]:
+                state[3] = fall / state[1]
 
 
 @njit
@@ -507,51 +578,59 @@ def _walk(legs, pairs, group, desk, first_h, from_row, deposits, loud, shared, o
     rows, columns = group.order.shape
     slots, cool_h, max_silence = int(own[2]), own[3], own[4]
     knobs = (shared[0], shared[1], shared[2], own[0], own[1])
-    notional, least = shared[3], own[0] if presorted else -np.inf
-    who, holds = np.zeros(columns, np.int64), np.zeros((columns + 1, 9))
+    notional, least = own[5], own[0] if presorted else -np.inf
+    slow, fast, cost, edge, order = group.slow_bps_h, group.fast_bps_h, group.cost_bps, group.edge_bps, group.order
+    basis, usual, value, coin, leg_a, leg_b = pairs.basis_bps, pairs.usual_bps, pairs.value, pairs.coin, pairs.a, pairs.b
+    price, mark, paid, venue_of, maintenance = legs.price, legs.mark, legs.paid, legs.venue, legs.maintenance
+    who, holds = np.zeros(columns + 1, np.uint64), np.zeros((columns + 1, 9))
     sums, cash, venues = np.zeros(9), deposits.copy(), np.zeros((3, len(deposits)))
-    rest_h, taken = np.full(columns, -np.inf), np.full(pairs.coin.max() + 1, -1)
-    start = deposits.sum()
-    sums[BASE] = start
-    state = np.array([start, start, 0.0, 0.0, 0.0, 0.0])
-    held, in_market, halted, barred, day, day_start = 0, 0, False, False, -1, start
+    rest_h, taken = np.full(columns, -np.inf), np.full(coin.max() + 1, -1)
+    state, textbook = np.array([deposits.sum(), deposits.sum(), 0.0, 0.0, 0.0, 0.0]), desk.textbook
+    sums[BASE] = day_start = deposits.sum()
+    held, in_market, halted, barred, day = 0, 0, False, False, -1
     for t in range(from_row, rows):
-        last, found = t == rows - 1 and not desk.textbook, False
-        if not desk.textbook:
-            equity = sums[BASE]
-            for h in range(held):
-                equity += holds[h, QTY] * (pairs.value[t, who[h]] - holds[h, VALUE0])
+        last, found = t == rows - 1 and not textbook, False
+        if not textbook:
             if (first_h + t) // 24 != day:
                 day, day_start, barred = (first_h + t) // 24, state[0], False
+            equity = _equity(t, who, holds, held, sums[BASE], value)
             _note(state, equity)
             halted |= state[1] - equity > desk.max_drawdown_frac * state[1]
             barred |= day_start - equity > desk.max_daily_loss_frac * day_start
             if len(course):
                 course[t] = equity
-            sums[ORDERS] = 0.0
+            _stand(t, who, holds, held, leg_a, leg_b, venue_of, mark, paid, maintenance, cash, venues)
             if held and not last:
-                found = _strained(legs, pairs, desk, t, who, holds, held, cash, venues)
-        found |= _leaving(pairs, group, t, knobs, max_silence, last or halted, loud[t], who, holds, held)
-        if found and desk.textbook:
+                found = _strained(legs, pairs, desk, t, who, holds, held, venues)
+            sums[ORDERS] = 0.0
+        found |= _wants_out(t, who, holds, held, slow, fast, basis, usual, cost, knobs)
+        if held and loud[t]:
+            found |= _silent(pairs.silent_h, t, max_silence, who, holds, held)
+        if held and (last or halted):
+            holds[:held, LEAVES], found = np.maximum(holds[:held, LEAVES], 1.0), True
+        free = slots - held
+        if found and textbook:
             held = _drop(legs, pairs, desk, t, who, holds, held, sums, cash, rest_h, taken, log)
-        free, was = slots - held, held
-        if not last and (free > 0 or not desk.textbook):
-            held = _entering(legs, pairs, group, desk, t, knobs, notional, cool_h, least, free, barred or halted,
-                             who, holds, held, sums, cash, rest_h, taken, venues, log)  # fmt: skip
-        if found and not desk.textbook:
+            free = slots - held
+        shut = barred or halted
+        if not last and not textbook and _any_short(t, who, holds, held, leg_a, leg_b, price, desk.top_up_below * notional):
+            _fill_up(legs, pairs, group, desk, t, knobs, notional, shut, who, holds, held, sums, cash, venues, log)
+        if not last and free > 0:
+            if _wants_in(t, taken, rest_h, coin, cool_h, least, order, edge, slow, fast, basis, usual, cost, knobs):
+                held = _enter(legs, pairs, group, desk, t, knobs, notional, cool_h, least, free, shut,
+                              who, holds, held, sums, cash, rest_h, taken, venues, log)  # fmt: skip
+        if found and not textbook:
             held = _drop(legs, pairs, desk, t, who, holds, held, sums, cash, rest_h, taken, log)
         in_market += held > 0
-        if desk.textbook:
-            equity = sums[BASE]
-            for h in range(held):
-                equity += holds[h, QTY] * (pairs.value[t, who[h]] - holds[h, VALUE0])
+        if textbook:
+            equity = _equity(t, who, holds, held, sums[BASE], value)
             _note(state, equity)
             if len(course):
                 course[t] = equity
     for h in range(held):  # what is open, marked
         _rebase(legs, pairs, rows - 1, who[h], holds[h], sums, cash)
     _note(state, sums[BASE])
-    _sum_up(sums, state, start, rows - from_row, in_market, halted, out)
+    _sum_up(sums, state, deposits.sum(), rows - from_row, in_market, halted, out)
 
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #walk-sets
 def _walk_all_for(tag: int) -> Callable:
@@ -573,13 +652,13 @@ def walk_group(
     desk: Desk,
     group: Group,
     shared: tuple,  # values by SHARED
-    own: np.ndarray,  # (n, 5) values by OWN
+    own: np.ndarray,  # (n, 6) values by OWN
     log: np.ndarray = NOTHING_LOGGED,  # (m, 7) takes trades from row 1 on; [0, 0] counts them
     course: np.ndarray = NO_COURSE,  # (T,) takes equity by hour
 ) -> np.ndarray:  # (n, 15) values by RESULTS
     """Evaluate sets of a group; releases the interpreter while it computes."""
     results = np.zeros((len(own), len(RESULTS)))
-    floats = floats_of(shared)
+    floats = tuple(float(value) for value in shared[2:5])  # horizon, persistence, fast weight
     presorted = entries_have_their_edge(data, group, floats, own)
     if not presorted and len(own) > 1:  # its edge may depend on what these sets do not share
         for i in range(len(own)):
@@ -591,26 +670,21 @@ def walk_group(
     _walk_all(data.legs, data.pairs, group, desk, *where, floats, own, presorted, results, log, course)
     return results
 
-
-def floats_of(shared: tuple) -> tuple[float, float, float, float]:
-    """Pick what the signal and the sizer are told: horizon, persistence, fast weight, notional."""
-    is_ = dict(zip(SHARED, shared, strict=True))
-    return tuple(float(is_[name]) for name in ("horizon_h", "persistence", "fast_weight", "notional_usd"))
-
 # %% ../../nbs/60a_research_sweep_kernel.ipynb #contract
 def _contract_for(tag: int) -> Callable:
     def contract(pairs, group, rows, shared, own):
         keyed = tag  # noqa: F841 the compiled code is kept by it
-        horizon, persistence, fast_weight, _ = shared
+        horizon, persistence, fast_weight = shared
         for t in rows:
             for p in range(group.order.shape[1]):
                 if group.edge_bps[t, p] == -np.inf:
                     continue
-                knows = (pairs.basis_bps[t, p], pairs.usual_bps[t, p], group.cost_bps[t, p])
-                spreads = (group.slow_bps_h[t, p], group.fast_bps_h[t, p])
+                slow, fast, cost = group.slow_bps_h[t, p], group.fast_bps_h[t, p], group.cost_bps[t, p]
+                basis, usual = pairs.basis_bps[t, p], pairs.usual_bps[t, p]
                 for i in (0, len(own) // 2, len(own) - 1):
-                    knobs = (horizon, persistence, fast_weight, own[i, 0], own[i, 1])
-                    side, _, edge = _signal(0, *spreads, *knows, *knobs)
+                    side, _, edge = _signal(
+                        0, slow, fast, basis, usual, cost, horizon, persistence, fast_weight, own[i, 0], own[i, 1]
+                    )
                     if edge != group.edge_bps[t, p] or (side != 0 and edge < own[i, 0]):
                         return False
         return True

@@ -9,6 +9,7 @@ would be asked of the gates.
 
 import argparse
 import json
+import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,7 @@ SETS = [
     CrossFundingParams(slow_h=slow, fast_h=12, horizon_h=168, persistence=keep, enter_edge_bps=edge, cool_down_h=0)
     for slow, keep, edge in product((24, 72, 168), (0.5, 1.0), (0.0, 10.0))
 ]
-PLAN = Examination(train_days=40, test_days=20, draws=500, placebos=3)
+PLAN = Examination(train_days=40, test_days=20, draws=300, placebos=2)
 
 
 def examined(kind: str, seed: int, free: bool = False, days: int = 120, coins: int = 4):
@@ -56,6 +57,7 @@ def main() -> None:
         traded += figures["winner"] is not None
         if not failing(gates):
             false.append(seed)
+        print(f"{seed + 1} seeds, {traded} with a winner, promoted {false}", file=sys.stderr, flush=True)
     found = [seed for seed in range(asked.planted) if promoted("planted", 1000 + seed)]
     result = {"noise_seeds": asked.seeds, "noise_promoted": false, "noise_with_a_winner": traded}
     result |= {"planted_seeds": asked.planted, "planted_promoted": len(found)}

@@ -1,0 +1,167 @@
+"""How fast the sweep is: against vectorbt's best form and a kernel tuned by hand, in one run, on equal work.
+
+All four play by the rules in sweep_rules.py, which are simpler than ours, since vectorbt cannot express
+ours. The engine under test is the package's own, with the same compiled signal; `textbook` switches off
+what the rules do not have (limits, margin, silence, filling up), and books without spread or steps stand
+in for those with them. What the whole model costs is measured beside it, on the same arrays, and printed
+as `full_model_sets_per_s`; no rival has anything to compare it with.
+
+    python tests/benchmarks/sweep.py --json result.json
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import sweep_rivals  # noqa: E402
+from sweep_rules import CAPITAL, FEE, HOURS_YEAR, Market, Rules, check, grid, make_market  # noqa: E402
+
+from fundarb.research.sweep import evaluate  # noqa: E402
+from fundarb.research.sweep_data import Legs, Pairs, SweepData  # noqa: E402
+from fundarb.research.sweep_kernel import RESULTS, Desk  # noqa: E402
+
+INF, HORIZON_H = np.inf, 24.0
+ENTER_PER_YEAR = HORIZON_H / (HOURS_YEAR * 1e-8)  # an annual fraction as rate units over the horizon
+
+
+def arrays_of(market: Market) -> SweepData:
+    """Lay the market out for our engine; the whole signal lies in leg b, so that its sums stay whole numbers."""
+    hours, coins = market.price_a.shape
+    price = np.hstack([market.price_a, market.price_b])
+    rates = np.hstack([market.rate_a, market.rate_b])
+    paid = np.cumsum(price * rates * 1e-8, axis=0)
+    sums, known = np.zeros((2, hours + 25, 2 * coins))
+    sums[25:, coins:] = np.cumsum(market.rate_b - market.rate_a, axis=0)
+    known[25:] = np.arange(1, hours + 1)[:, None]
+    legs, one = 2 * coins, np.ones(2 * coins)
+    none = np.tile([1.0, 0.0], (legs, 1))
+    by_hour = {"open": price, "price": price, "mark": price, "level_base": np.full(price.shape, INF)}
+    clocks = {"top": np.repeat(np.arange(hours)[:, None], legs, axis=1), "interval_h": np.ones((hours, legs), "int64")}
+    terms = {"venue": np.repeat([0, 1], coins), "half_bps": 0 * one, "fee_bps": FEE * 1e4 * one, "step": none}
+    terms |= {"tick": none, "min_base": 0 * one, "min_usd": 0 * one, "maintenance": 0 * one, "margin": 0 * one}
+    funding = paid[:, coins:] - paid[:, :coins]
+    flat, number = np.zeros((hours, coins)), np.arange(coins)
+    pairs = Pairs(
+        a=number, b=number + coins, coin=number, step=none[:coins], fees_bps=np.zeros(coins), wait_h=np.zeros(coins),
+        ref=market.price_a, basis_bps=flat, usual_bps=flat, volume_usd=flat + INF, at_cap=flat.astype("uint8"),
+        may_open=np.ones((hours, coins), "uint8"), silent_h=flat, funding=funding,
+        value=market.price_a - market.price_b + funding,
+    )  # fmt: skip
+    names = tuple(f"C{n:02d}" for n in range(coins))
+    return SweepData(
+        venues=("A", "B"), pair_ids=names, symbols=names, leg_names=tuple((v, n) for v in "AB" for n in names),
+        first_h=0, from_row=0, fingerprint="", deposits_usd=np.array([CAPITAL / 2, CAPITAL / 2]),
+        legs=Legs(paid=paid, sum_bps=sums, known=known, **by_hour, **clocks, **terms), pairs=pairs,
+    )  # fmt: skip
+
+
+def desk(textbook: bool) -> Desk:
+    off = dict.fromkeys(Desk._fields, INF)
+    return Desk(**off | {"max_orders": 10**6, "collar_bps": 20.0, "entry_collar_bps": 5.0, "max_depth_frac": 0.5,
+                         "top_up_below": 0.9, "covered": 1.0, "textbook": textbook})  # fmt: skip
+
+
+def questions(rules: list[Rules]) -> tuple[dict[tuple, list[int]], np.ndarray]:
+    """Say the rules in the words of our engine: the forecast is the trailing mean, nothing is refused."""
+    groups: dict[tuple, list[int]] = {}
+    for place, each in enumerate(rules):
+        shared = (each.window_h, each.window_h, HORIZON_H, 1.0, 0.0, 1.0, 0.0, 0.0, INF, (), 30.0)
+        groups.setdefault(shared, []).append(place)
+    own = [(r.enter * ENTER_PER_YEAR, r.leave / (HOURS_YEAR * 1e-8), r.slots, 0.0, INF, CAPITAL / (2 * r.slots)) for r in rules]
+    return groups, np.array(own)
+
+
+def ours(data: SweepData, rules: list[Rules], threads: int, textbook: bool = True) -> np.ndarray:
+    found = evaluate(data, desk(textbook), *questions(rules), threads=threads)
+    names = ("equity_end_usd", "price_usd", "funding_usd", "fees_usd", "entries", "max_drawdown_frac", "sharpe")
+    return found[:, [RESULTS.index(name) for name in names]]
+
+
+def timed(play, repeat: int) -> tuple[float, np.ndarray]:
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        results = play()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), results
+
+
+FIRST_CALL = """
+import sys, time
+sys.path.insert(0, {folder!r})
+import sweep
+market = sweep.make_market(20, 600)
+data, rules = sweep.arrays_of(market), sweep.grid(10)
+start = time.perf_counter()
+sweep.ours(data, rules, 1)
+print(time.perf_counter() - start)
+"""
+
+
+def first_call_s() -> float:
+    """Time the first call in a fresh process, from Numba's cache on disk."""
+    script = FIRST_CALL.format(folder=str(Path(__file__).parent))
+    return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--json", type=Path, help="write the figures here")
+    ask.add_argument("--coins", type=int, default=20)
+    ask.add_argument("--hours", type=int, default=17_520)
+    ask.add_argument("--sets", type=int, default=1000)
+    ask.add_argument("--vectorbt-sets", type=int, default=20, help="spread over the grid")
+    ask.add_argument("--repeat", type=int, default=5)
+    ask.add_argument("--checked", type=int, default=4, help="sets that the referee plays, for each rival")
+    asked = ask.parse_args()
+    threads = os.cpu_count() or 1
+    market, rules = make_market(asked.coins, asked.hours), grid(asked.sets)
+    few, small = grid(asked.vectorbt_sets), make_market(asked.coins, 600)
+    data, small_data = arrays_of(market), arrays_of(small)
+    for warm in (True, False):
+        ours(small_data, grid(20), threads, warm)
+    sweep_rivals.tuned_kernel(small, grid(20), threads)
+    sweep_rivals.vectorbt_best(small, grid(4))
+
+    seconds, results = timed(lambda: ours(data, rules, threads), asked.repeat)
+    kernel_s, kernel_results = timed(lambda: sweep_rivals.tuned_kernel(market, rules, threads), asked.repeat)
+    again_s, _ = timed(lambda: ours(data, rules, threads), asked.repeat)
+    vectorbt_s, vectorbt_results = timed(lambda: sweep_rivals.vectorbt_best(market, few), 2)
+    one_s, _ = timed(lambda: ours(data, rules, 1), 1)
+    full_s, _ = timed(lambda: ours(data, rules, threads, textbook=False), 1)
+    some = [int(place) for place in np.linspace(0, len(rules) - 1, asked.checked)]
+    check("the sweep", market, rules, results, some)
+    check("the tuned kernel", market, rules, kernel_results, some)
+    check("vectorbt", market, few, vectorbt_results, [0, len(few) // 2])
+    np.testing.assert_allclose(results[:, :4], kernel_results[:, :4], atol=0.005)  # every set, not the sample alone
+    speed = asked.sets / min(seconds, again_s)
+    figures = {
+        "sets": asked.sets,
+        "rows": 2 * asked.coins * asked.hours,
+        "threads": threads,
+        "sets_per_s": round(speed, 1),
+        "sets_per_s_one_thread": round(asked.sets / one_s, 1),
+        "full_model_sets_per_s": round(asked.sets / full_s, 1),
+        "kernel_sets_per_s": round(asked.sets / kernel_s, 1),
+        "vectorbt_sets_per_s": round(len(few) / vectorbt_s, 2),
+        "ratio_to_vectorbt": round(speed * vectorbt_s / len(few), 1),
+        "fraction_of_kernel": round(speed * kernel_s / asked.sets, 3),
+        "first_call_s": round(first_call_s(), 2),
+        "checked_by_referee": 2 * asked.checked + 2,
+    }
+    print(json.dumps(figures, indent=2))
+    if asked.json:
+        asked.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
