@@ -17,11 +17,11 @@ import typer
 from rich.console import Console
 
 from .. import __version__
-from . import cli_audit
+from . import cli_audit, cli_study
 from .cli_research import register as register_research
 from .composition import parameter_schemas
 from .report import print_result, write_result
-from ..config.parameters import load_parameters
+from ..config.parameters import ParameterSet, load_parameters
 from ..config.settings import Settings, StorageSettings, load_settings
 from ..core.errors import FundarbError, InputError
 from ..core.numbers import utc_ns
@@ -58,6 +58,13 @@ def _start(settings_file: Path) -> Settings:
     configure_logging(runtime.log_format, runtime.log_level, sys.stderr, settings.secrets())
     return settings
 
+
+def _parameters(path: Path, console: Console) -> ParameterSet:
+    """Read a set for play money, and say how far it is to be trusted."""
+    loaded = load_parameters(path, parameter_schemas())
+    console.print(f"parameters   {path.name}: {loaded.standing}", highlight=False, soft_wrap=True)
+    return loaded
+
 # %% ../../nbs/89_apps_cli.ipynb #options
 SettingsFile = Annotated[Path, typer.Option("--settings", help="The operator's settings.ini.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="Strategy parameters, a file under params/.")]
@@ -70,6 +77,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The local lake of funding and candles.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 cli_audit.register(app)
+cli_study.register(app)
 
 
 @app.command()
@@ -94,7 +102,7 @@ def demo(
     settings = _start(settings_file)
     console = Console()
     plan = DemoPlan(seed=seed, days=days, seconds=seconds)
-    result, folder = run_demo(settings, load_parameters(params, parameter_schemas()), plan, console)
+    result, folder = run_demo(settings, _parameters(params, console), plan, console)
     _show(result, folder, json_file, console)
 
 
@@ -165,7 +173,7 @@ def backtest(
         out=out,
     )
     console = Console()
-    result, folder = run_backtest(settings, load_parameters(params, parameter_schemas()), plan, console)
+    result, folder = run_backtest(settings, _parameters(params, console), plan, console)
     _show(result, folder, json_file, console)
 
 
