@@ -79,6 +79,7 @@ class Inbox:
 
     async def take(self) -> Event:
         """Take the front of the line, as soon as there is one."""
+        await asyncio.sleep(0)  # orders that wait to leave come before events that wait to be heard
         while not self._line:
             self._news.clear()
             await self._news.wait()
