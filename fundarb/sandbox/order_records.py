@@ -98,6 +98,10 @@ class OrderRecords:
         """Look an order up under either of its names; a wire id finds the latest that had it."""
         return self._by_wire_id.get(wire_id) if wire_id else self._by_number.get(number or 0)
 
+    def under(self, id: str) -> SentOrder:
+        """Look an order up under the name that the exchange behind knows."""
+        return self._by_id[id]
+
     def hear(self, report: Event) -> SentOrder | None:  # None: it changes no order here
         """Write a report down, once."""
         if getattr(report, "venue", "") != self.venue:
