@@ -14,12 +14,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
+from .seals import Promotion, failing, seal_of, sealed_digest, strategy_version, unfit_for_live, wrong_seal
 from ..core.errors import ParametersError
 
 # %% ../../nbs/11_config_parameters.ipynb #parameter-set
@@ -33,6 +34,17 @@ class ParameterSet:
     parameters: BaseModel  # of the strategy's schema
     digest: str  # sha256 of strategy, schema_version and parameters, hex
     path: Path
+    promotion: Promotion | None = None  # the seal; None: nobody has tested it
+    signal_quality: Mapping[str, float] | None = None  # limits, by name
+
+    @property
+    def standing(self) -> str:
+        """Say for people how far this set is to be trusted."""
+        if self.promotion is None:
+            return "not promoted: no evidence, for demo and paper only"
+        if failed := failing(self.promotion.gates):
+            return f"not fit for live money: {failed[0]}"
+        return f"promoted, evidence of run {self.promotion.evidence.get('run', 'unknown')}"
 
 
 def parameters_digest(
@@ -117,9 +129,11 @@ def _shown(value: Any) -> str:
     return json.dumps(value)[:60]
 
 
-def _wrong_names(what: str, given: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
+def _wrong_names(
+    what: str, given: Mapping[str, Any], known: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[str]:
     for name in given:
-        if name not in known and not _SECRET.search(name):
+        if name not in known and name not in optional and not _SECRET.search(name):
             yield f"{what} {name!r} is unknown, {_nearest(name, known)}"
     for name in known:
         if name not in given:
@@ -145,13 +159,25 @@ def _wrong_values(schema: type[BaseModel], given: Mapping[str, Any]) -> Iterator
 
 # %% ../../nbs/11_config_parameters.ipynb #check-document
 _KEYS = ("strategy", "schema_version", "title", "parameters")
+_OPTIONAL = ("signal_quality", "strategy_version", "evidence", "gates", "digest")
+
+
+def _wrong_limits(limits: Any) -> Iterator[str]:
+    if not isinstance(limits, dict):
+        yield f"signal_quality = {_shown(limits)}: should be an object of limits"
+        return
+    for name, limit in limits.items():
+        if isinstance(limit, bool) or not isinstance(limit, int | float):
+            yield f"signal_quality.{name} = {_shown(limit)}: should be a number"
 
 
 def _wrong(document: Mapping[str, Any], schemas: Mapping[str, type[BaseModel]]) -> Iterator[str]:
     """Yield all that is wrong with what a file says."""
     for name in sorted(set(_secret_names(document))):
         yield f"{name!r} looks like a secret: it belongs in the environment; revoke this one"
-    yield from _wrong_names("key", document, _KEYS)
+    yield from _wrong_names("key", document, _KEYS, _OPTIONAL)
+    yield from _wrong_limits(document.get("signal_quality", {}))
+    yield from wrong_seal(document)
     title = document.get("title", "-")
     if not (isinstance(title, str) and title.isprintable() and 0 < len(title.strip()) <= 200):
         yield f"title = {_shown(title)}: should be a line of at most 200 characters"
@@ -192,6 +218,8 @@ def _parse(text: str, path: Path, schemas: Mapping[str, type[BaseModel]]) -> Par
         parameters=parameters,
         digest=parameters_digest(strategy, version, parameters),
         path=path,
+        promotion=seal_of(document),
+        signal_quality=document.get("signal_quality"),
     )
 
 # %% ../../nbs/11_config_parameters.ipynb #load-parameters
@@ -206,6 +234,8 @@ def _beside(path: Path) -> str:
 def load_parameters(
     path: Path,
     schemas: Mapping[str, type[BaseModel]],  # by strategy
+    *,
+    require_promoted: bool = False,  # live money: evidence, all gates, and this very code
 ) -> ParameterSet:
     """Read a parameter file; raise ParametersError that names all that is wrong with it."""
     path = Path(path)
@@ -220,7 +250,13 @@ def load_parameters(
         raise ParametersError(f"{path}: {at}. Nothing was started.") from None
     except OSError as error:
         raise ParametersError(f"{path}: {error.strerror}. Nothing was started.") from None
-    return _parse(text, path, schemas)
+    loaded = _parse(text, path, schemas)
+    if require_promoted:
+        version = strategy_version(loaded.strategy, schemas[loaded.strategy])
+        if reasons := unfit_for_live(loaded.promotion, version):
+            head = f"{path} must not trade live. Nothing was started."
+            raise ParametersError("\n  ".join([head, *reasons]))
+    return loaded
 
 # %% ../../nbs/11_config_parameters.ipynb #write-parameters
 def write_parameters(
@@ -229,12 +265,21 @@ def write_parameters(
     strategy: str,
     title: str,
     parameters: BaseModel,
+    promotion: Promotion | None = None,  # sealed here: its digest is computed
+    signal_quality: Mapping[str, float] | None = None,
 ) -> ParameterSet:
     """Write a new parameter file; raise ParametersError if there is one already."""
     path, schema = Path(path), type(parameters)
     version = schema_version_of(schema)
     document = {"strategy": strategy, "schema_version": version, "title": title}
     document["parameters"] = parameters.model_dump(mode="json")
+    if signal_quality is not None:
+        document["signal_quality"] = dict(signal_quality)
+    if promotion is not None:
+        document["strategy_version"] = promotion.strategy_version
+        document["evidence"] = dict(promotion.evidence)
+        document["gates"] = [gate.as_dict() for gate in promotion.gates]
+        document["digest"] = sealed_digest(document)
     text = json.dumps(document, indent=2) + "\n"
     written = _parse(text, path, {strategy: schema})
     try:
