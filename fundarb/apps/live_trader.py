@@ -55,6 +55,7 @@ class LivePlan(NamedTuple):
     origin: dict[str, Any]  # where prices and accounts come from, for the record
     simulated: bool = False  # True: orders go to simulated venues in this process
     end_ns: int | None = None  # market time at which the session ends by itself
+    hours: float = 0.0  # of market time after the start, likewise; 0: no such end
     bars_h: int = 1  # hours of market time between two reads of bars
     line_every_h: int = 1  # hours of market time between two lines where there is no terminal
     started: Callable[[], None] = lambda: None  # called when the first decision may come
@@ -189,6 +190,7 @@ class LiveSession:
         ledger = None if plan.simulated else self.core.ledger.ledger
         self.chores = Chores(adapters, spec.instruments, inbox, self.tasks, ledger)
         self.exchange = self._exchange()
+        self._end_ns = plan.end_ns
 
     def _exchange(self) -> Exchange:
         if not self.plan.simulated:
@@ -199,8 +201,7 @@ class LiveSession:
     def _see(self, event: Event) -> None:
         self.chores.see(event)
         self.screen.see(event)
-        end_ns = self.plan.end_ns
-        if end_ns is not None and event.ts_init_ns >= end_ns and isinstance(event, TimerFired):
+        if self._end_ns is not None and event.ts_init_ns >= self._end_ns and isinstance(event, TimerFired):
             self.ending.ask("the session is over")
 
     async def run(self, journal: FileJournal) -> tuple[bool, dict[str, AccountReported]]:  # closed, and the venues' books
@@ -214,6 +215,8 @@ class LiveSession:
             self.chores.heard(await tell_the_past(loop, self.adapters, self.spec.instruments, now_ns, slow_h))
             self.inbox.timers += session_timers(self.inbox.clock(), self.plan.bars_h)
             self.tasks.start("timers", self.inbox.keep_time())
+            if self.plan.hours:
+                self._end_ns = self.inbox.clock() + int(self.plan.hours * HOUR_NS)
             self.plan.started()
             with on_interrupt(self.ending.ask), self.screen.live or nullcontext():
                 closed = await loop.trade(self.core.execution)
