@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 import msgspec
 
+from ..core.errors import ExchangeError
 from .wire import Answer, Call
 
 # %% ../../nbs/75_sandbox_binance_gate.ipynb #errors
 _MESSAGES = {
+    -1: "{}: there is no such path.",
     -1003: "Too many requests; current limit is {} request weight per 1 MINUTE. Please use the websocket for live updates to avoid polling the API.",
     -1015: "Too many new orders; current limit is {} orders per {}.",
     -1021: "Timestamp for this request is outside of the recvWindow.",
@@ -56,7 +58,7 @@ _MESSAGES = {
     -4164: "Order's notional must be no smaller than {} (unless you choose reduce only).",
     -5022: "Due to the order could not be executed as maker, the Post Only order will be rejected. The order will not be recorded in the order history.",
 }
-_STATUSES = {-1003: 429, -1015: 429, -2014: 401, -2015: 401}
+_STATUSES = {-1: 404, -1003: 429, -1015: 429, -2014: 401, -2015: 401}
 
 
 def no(code: int, *about: object) -> Answer:
@@ -65,7 +67,7 @@ def no(code: int, *about: object) -> Answer:
     return Answer(body, _STATUSES.get(code, 400))
 
 
-class Refused(Exception):
+class Refused(ExchangeError):
     """A request was refused; carries what to say."""
 
     def __init__(self, code: int, *about: object) -> None:

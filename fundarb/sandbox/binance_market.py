@@ -226,7 +226,9 @@ def ticker(world: World, terms: Instrument) -> dict[str, Any]:
     book, mark = world.book(VENUE, terms.symbol), world.mark(VENUE, terms.symbol)
     last = (book.bids[0].price + book.asks[0].price) / 2 if book and book.bids and book.asks else mark.mark_price
     opened = day[0].open if day else last
-    text = lambda price: price_text(terms, on_tick(price, terms.price_tick, up=False))
+    def text(price: float) -> str:
+        return price_text(terms, on_tick(price, terms.price_tick, up=False))
+
     volume = exact(sum(bar.volume_base for bar in day))
     return {
         "symbol": terms.venue_symbol,
