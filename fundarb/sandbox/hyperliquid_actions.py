@@ -7,6 +7,7 @@ __all__ = ['ACTIONS', 'BadShape', 'ActionRefused', 'signers', 'HyperliquidDesk',
 
 # %% ../../nbs/73c_sandbox_hyperliquid_actions.ipynb #imports
 import re
+import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from decimal import Decimal, InvalidOperation
@@ -94,6 +95,8 @@ class HyperliquidDesk:
         self.agents: set[str] = set()
         self.builders: set[str] = set()
         self.referrer = ""
+        self.performed = 0  # actions admitted so far
+        self.hidden: dict[int, float] = {}  # fresh orders, until when they are not found, monotonic
         self.cancel_at_ns: int | None = None  # the dead man's switch, world time
         self._nonces: dict[str, Nonces] = {}
         self._scheduled = False  # the switch is cancelling just now
@@ -101,6 +104,10 @@ class HyperliquidDesk:
     @property
     def account(self):
         return self.world.account(self.venue)
+
+    def is_visible(self, sent: SentOrder) -> bool:
+        """Tell whether a question about an order finds it already."""
+        return time.monotonic() >= self.hidden.get(sent.number, 0.0)
 
     def hear(self, event: Event) -> SentOrder | None:  # the order that changed
         """Hear what happened in the world."""
@@ -139,6 +146,7 @@ class HyperliquidDesk:
         expires = envelope.get("expiresAfter")
         if expires is not None and expires < wall_ms:
             raise ActionRefused("Action already expired")
+        self.performed += 1
 
 # %% ../../nbs/73c_sandbox_hyperliquid_actions.ipynb #form
 _CLOID = re.compile(r"^0x[0-9a-fA-F]{32}$")

@@ -63,7 +63,7 @@ class OrderRecords:
     def __init__(self, venue: str, first_number: int) -> None:
         self.venue = venue
         self.trades: list[Trade] = []
-        self._next = first_number
+        self.next_number = first_number
         self._by_number: dict[int, SentOrder] = {}
         self._by_wire_id: dict[str, SentOrder] = {}  # the latest of each
         self._by_id: dict[str, SentOrder] = {}
@@ -79,16 +79,16 @@ class OrderRecords:
     def name(self, wire_id: str) -> str:  # for the exchange behind, unique
         """Choose the name of the next order."""
         if not wire_id:
-            return f"{self.venue}-{self._next}"
-        return f"{wire_id}.{self._next}" if wire_id in self._by_id else wire_id
+            return f"{self.venue}-{self.next_number}"
+        return f"{wire_id}.{self.next_number}" if wire_id in self._by_id else wire_id
 
     def new(self, order: SubmitOrder, wire_id: str, tif: TimeInForce) -> SentOrder:
         """Remember an order that is about to be sent."""
         at_ns = order.ts_init_ns
         sent = SentOrder(
-            number=self._next, wire_id=wire_id, order=order, tif=tif, sent_ns=at_ns, updated_ns=at_ns
+            number=self.next_number, wire_id=wire_id, order=order, tif=tif, sent_ns=at_ns, updated_ns=at_ns
         )
-        self._next += 1
+        self.next_number += 1
         self._by_number[sent.number] = self._by_id[order.client_order_id] = sent
         if wire_id:
             self._by_wire_id[wire_id] = sent
@@ -97,6 +97,10 @@ class OrderRecords:
     def find(self, number: int | None = None, wire_id: str = "") -> SentOrder | None:
         """Look an order up under either of its names; a wire id finds the latest that had it."""
         return self._by_wire_id.get(wire_id) if wire_id else self._by_number.get(number or 0)
+
+    def under(self, id: str) -> SentOrder:
+        """Look an order up under the name that the exchange behind knows."""
+        return self._by_id[id]
 
     def hear(self, report: Event) -> SentOrder | None:  # None: it changes no order here
         """Write a report down, once."""
