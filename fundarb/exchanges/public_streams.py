@@ -58,6 +58,7 @@ class PublicStreams:
         self.by_name: dict[str, Wired] = {}  # by ccxt's name, and by the venue's own
         self.wanted: dict[str, set[str]] = {"book": set(), "mark": set(), "funding": set()}  # coins
         self.schedules: dict[str, FundingScheduled] = {}
+        self.shared: dict[str, asyncio.Task[Any]] = {}  # the task of each watch; they end with `close`
         self._heard: dict[tuple[str, str], float] = {}  # stream, coin: seconds, monotonic
         self._settled_ns: dict[str, int] = {}  # coin: the last settlement that was told
         self._owed_ns: dict[str, int] = {}  # coin: a settlement whose rate is not known yet
@@ -158,11 +159,10 @@ class PublicStreams:
         await self._for_ever(watches, self._ask_silent_marks("funding"), self._settlements())
 
     async def _for_ever(self, watches: Iterable[Watch], *others: Awaitable[None]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for name, watch in watches:
-                group.create_task(keep(f"{self.venue} {name}", watch))
-            for other in others:
-                group.create_task(other)
+        for name, watch in watches:
+            if name not in self.shared:  # two tasks on one watch would share its future, and its end
+                self.shared[name] = asyncio.ensure_future(keep(f"{self.venue} {name}", watch))
+        await asyncio.gather(*others)
 
     def _silent(self, stream: str) -> list[Wired]:
         latest = monotonic() - SILENT_S
