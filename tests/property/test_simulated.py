@@ -21,7 +21,8 @@ from fundarb.core.events import (
 from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
 from fundarb.core.models import Instrument, Level
 from fundarb.core.numbers import HOUR_NS, exact
-from fundarb.exchanges.simulated import Depth, SimulatedExchange, margin
+from fundarb.exchanges.simulated import SimulatedExchange
+from fundarb.exchanges.simulated_account import Depth, margin
 
 TERMS = Instrument(
     venue="binance",

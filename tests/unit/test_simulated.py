@@ -26,7 +26,9 @@ from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
 from fundarb.core.models import Instrument, Level, Liquidity
 from fundarb.core.numbers import HOUR_NS, SECOND_NS, utc_ns
 from fundarb.exchanges.base import pump
-from fundarb.exchanges.simulated import Fate, SimulatedExchange, margin
+from fundarb.exchanges.simulated import SimulatedExchange
+from fundarb.exchanges.simulated_account import margin
+from fundarb.exchanges.simulated_venue import Fate
 
 T = utc_ns("2026-03-02T08:00Z")
 MS = 1_000_000
