@@ -110,9 +110,7 @@ class _Terms(CcxtAdapter):
     venue, kind, quotes = "hyperliquid", HyperliquidWire, ("USDC",)
 
     def config(self, credentials: Credentials | None) -> dict[str, Any]:
-        options: dict[str, Any] = {"enableUnifiedMargin": False, "fetchMarkets": {"types": ["swap"]}}
-        options["hip3TokensByName"] = {}  # ccxt looks for it when markets are shared, and makes it only with all types
-        config: dict[str, Any] = {"options": options}
+        config: dict[str, Any] = {"options": {"enableUnifiedMargin": False, "fetchMarkets": {"types": ["swap"]}}}
         if credentials is not None:
             config |= {"walletAddress": credentials.key, "privateKey": credentials.secret}
         return config
