@@ -73,7 +73,6 @@ async def read_accounts(
             while len(answers) < len(adapters):
                 event = await inbox.take()
                 if isinstance(event, AccountReported):
-                    inbox.clock.observe(event.ts_event_ns)
                     answers[event.venue] = event
                 else:
                     others.append(event)

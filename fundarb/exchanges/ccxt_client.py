@@ -87,7 +87,7 @@ class CcxtClient:
         instance.streaming = {**instance.streaming, "keepAlive": self.keep_alive_ms}
         if self.polling is not None and self.polling.markets:
             for helper in self.polling.options.get("marketHelperProps", []):
-                self.polling.options.setdefault(helper, None)  # ccxt looks for all, and not every market list makes them
+                self.polling.options.setdefault(helper, None)  # those of markets that were not loaded are not there
             instance.set_markets_from_exchange(self.polling)
         return instance
 
