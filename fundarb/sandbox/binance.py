@@ -19,7 +19,7 @@ from .binance_gate import Keys, Limiter, Refused, check_key, check_signature, we
 from .binance_market import VENUE, PublishedBook, exchange_info, funding_info, funding_rates
 from .binance_market import kline, klines, mark_message, premium_index, ticker, window
 from .binance_orders import OrderDesk
-from .binance_streams import ListenKeys, UserStream, forced_id
+from .binance_streams import ListenKeys, UserStream
 from .clock import Traffic
 from .faults import ErrorAnswer, ExpireListenKey, Fault, FaultBook, ScriptedFates, StaleSnapshot
 from .server import VenueServer
@@ -345,10 +345,6 @@ class BinanceServer(VenueServer):
         """Let the user stream expire."""
         if isinstance(fault, ExpireListenKey) and (key := self.listen_keys.close()):
             self._push_user({"e": "listenKeyExpired", "E": self.now_ms, "listenKey": key}, key)
-
-    def wire_id(self, id: str) -> str:
-        """Tell which client id stands on the wire for an order of the engine."""
-        return self.desk.records.under(id).wire_id or forced_id(id)
 
     def best(self, symbol: str) -> dict[str, Any]:
         """Show the best bid and ask of a contract."""

@@ -52,10 +52,14 @@ def venue_state(world: World, server: VenueServer) -> dict[str, Any]:
     }
 
 
+def _wire_id(server: Any, id: str) -> str:  # the engine's own where no client gave one
+    return server.desk.records.under(id).wire_id or id
+
+
 def _orders(account: Account, server: VenueServer) -> list[dict[str, Any]]:
     return [
         {
-            "client_order_id": server.wire_id(id),
+            "client_order_id": _wire_id(server, id),
             "id": id,
             "symbol": known.order.symbol,
             "qty_base": money_text(known.order.qty_base),
@@ -73,7 +77,7 @@ def _orders(account: Account, server: VenueServer) -> list[dict[str, Any]]:
 def _fills(account: Account, server: VenueServer) -> list[dict[str, Any]]:
     return [
         {
-            "client_order_id": server.wire_id(fill.client_order_id),
+            "client_order_id": _wire_id(server, fill.client_order_id),
             "trade_id": fill.trade_id,
             "symbol": fill.symbol,
             "qty_base": money_text(fill.qty_base),

@@ -56,10 +56,6 @@ class VenueWords:
     def strike(self, fault: Fault) -> None:
         """Do a fault that only this venue knows."""
 
-    def wire_id(self, id: str) -> str:
-        """Tell which client id stands on the wire for an order of the engine."""
-        return id
-
 # %% ../../nbs/70d_sandbox_server.ipynb #server
 class VenueServer(VenueWords):
     """One venue on loopback: plain and TLS, REST and websocket on the same port."""
