@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from .. import __version__
-from . import cli_live
+from . import cli_live, cli_sandbox
 from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, names_of, plainly, show, start
 from .composition import parameter_schemas
 from ..config.parameters import load_parameters
@@ -27,6 +27,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The local lake of funding and candles.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 cli_live.register(app)
+cli_sandbox.register(app)
 
 
 def _time_ns(text: str, option: str) -> int:

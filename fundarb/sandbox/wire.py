@@ -126,7 +126,8 @@ class Socket:
     def gone(self) -> None:
         """Let nobody wait for it any more."""
         for waiting in self._pongs.values():
-            waiting.cancel()
+            if not waiting.done():
+                waiting.set_result(None)
 
     async def write(self) -> None:
         """Send what is pushed until the line is closed."""
