@@ -116,12 +116,21 @@ class CcxtAdapter(VenueHooks):
 
     async def open(self) -> list[Instrument]:
         """Read terms, assert the account's modes, start the private streams."""
+        try:
+            return await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> list[Instrument]:
         await self.client.open()
         for wired in await self.read_terms(self._markets()):
             self.add(wired)
         self._listen()
-        venue_ms = await self.client.read(self.client.polling.fetch_time)
-        self.opened_ns = max(self.clock(), int(venue_ms) * 1_000_000)
+        self.opened_ns = self.clock()
+        if self.client.connection.sandboxed:  # its clock may never have been heard
+            book = await self.client.read(self.client.polling.fetch_order_book, next(iter(self.wired.values())).name, 5)
+            self.opened_ns = max(self.opened_ns, (book["timestamp"] or 0) * 1_000_000)
         self._seen_fill_ns = self._seen_payment_ns = self.opened_ns
         if self.credentials is not None:
             await self.assert_account()
@@ -160,7 +169,12 @@ class CcxtAdapter(VenueHooks):
     def _start(self, work: Awaitable[Any]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the adapter died", venue=self.venue, error=repr(error))
 
     async def close(self) -> None:
         """Stop the streams and close the sockets; what rests at the venue stays there."""

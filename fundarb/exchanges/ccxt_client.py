@@ -86,6 +86,8 @@ class CcxtClient:
         instance.has = {**instance.has, "fetchCurrencies": False}  # signed calls that nobody asked for
         instance.streaming = {**instance.streaming, "keepAlive": self.keep_alive_ms}
         if self.polling is not None and self.polling.markets:
+            for helper in self.polling.options.get("marketHelperProps", []):
+                self.polling.options.setdefault(helper, None)  # those of markets that were not loaded are not there
             instance.set_markets_from_exchange(self.polling)
         return instance
 
