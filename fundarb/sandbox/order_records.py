@@ -102,6 +102,12 @@ class OrderRecords:
         """Look an order up under the name that the exchange behind knows."""
         return self._by_id[id]
 
+    def forget(self, sent: SentOrder) -> None:
+        """Remove an order that its venue refused at the door and never numbered."""
+        del self._by_number[sent.number], self._by_id[sent.order.client_order_id]
+        if self._by_wire_id.get(sent.wire_id) is sent:
+            del self._by_wire_id[sent.wire_id]
+
     def hear(self, report: Event) -> SentOrder | None:  # None: it changes no order here
         """Write a report down, once."""
         if getattr(report, "venue", "") != self.venue:
