@@ -68,6 +68,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fundarb/apps/composition.py')},
             'fundarb.apps.connect': { 'fundarb.apps.connect.Way': ('apps_connect.html#way', 'fundarb/apps/connect.py'),
                                       'fundarb.apps.connect.Way.connect': ('apps_connect.html#way.connect', 'fundarb/apps/connect.py'),
+                                      'fundarb.apps.connect.Way.let_go': ('apps_connect.html#way.let_go', 'fundarb/apps/connect.py'),
                                       'fundarb.apps.connect._connected': ('apps_connect.html#_connected', 'fundarb/apps/connect.py'),
                                       'fundarb.apps.connect._leverage': ('apps_connect.html#_leverage', 'fundarb/apps/connect.py'),
                                       'fundarb.apps.connect.credentials': ('apps_connect.html#credentials', 'fundarb/apps/connect.py'),

@@ -62,6 +62,7 @@ def _trade(
         origin=origin | {"venues": sorted(way.keys), "symbols": list(way.symbols)},
         simulated=kind == "paper",
         hours=hours,
+        started=way.let_go,
     )
     return asyncio.run(run_live(settings, params, plan, way.clock, way.connect, Console()))
 

@@ -7,6 +7,7 @@ __all__ = ['ADAPTERS', 'LIVE_MARK_AGE_S', 'Way', 'sandbox_way', 'public_way', 'l
            'pass_gate']
 
 # %% ../../nbs/86f_apps_connect.ipynb #imports
+import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +40,7 @@ class Way(NamedTuple):
     symbols: tuple[str, ...]  # coins
     clock: MarketClock
     leverage_x: int = 0  # set for each coin when opened; 0: left as it is
+    control: str = ""  # address of a sandbox's control server
 
     def connect(self, clock: MarketClock, emit: Callable[[Event], None]) -> dict[str, VenueAdapter]:
         """Make the adapters, which are not open yet."""
@@ -53,12 +55,21 @@ class Way(NamedTuple):
             )
         return made
 
+    async def let_go(self) -> None:
+        """Let a sandbox's time go on that was to wait for us."""
+        if self.control:
+            import aiohttp
+
+            async with aiohttp.ClientSession() as session, session.post(f"{self.control}/clock", json={"paused": False}):
+                pass
+
 # %% ../../nbs/86f_apps_connect.ipynb #sandbox-way
 def sandbox_way(file: Path, settings: Settings, with_keys: bool = True) -> Way:
     """Go to a sandbox by what it wrote into its JSON file; it owns the time."""
     connection, keys = read_sandbox(file)
     venues = {venue: keys[venue] if with_keys else None for venue in keys}
-    return Way(connection, venues, settings.live.symbols, VenueClock(), _leverage(settings))
+    control = json.loads(file.read_text()).get("control", "")
+    return Way(connection, venues, settings.live.symbols, VenueClock(), _leverage(settings), control)
 
 
 def public_way(settings: Settings) -> Way:

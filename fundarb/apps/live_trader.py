@@ -8,7 +8,7 @@ __all__ = ['Connect', 'LivePlan', 'read_accounts', 'refuse_foreign', 'tradable',
 
 # %% ../../nbs/86c_apps_live_trader.ipynb #imports
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
@@ -58,7 +58,7 @@ class LivePlan(NamedTuple):
     hours: float = 0.0  # of market time after the start, likewise; 0: no such end
     bars_h: int = 1  # hours of market time between two reads of bars
     line_every_h: int = 1  # hours of market time between two lines where there is no terminal
-    started: Callable[[], None] = lambda: None  # called when the first decision may come
+    started: Callable[[], Awaitable[None]] | None = None  # awaited when the first decision may come
 
 # %% ../../nbs/86c_apps_live_trader.ipynb #accounts
 async def read_accounts(
@@ -216,7 +216,8 @@ class LiveSession:
             self.tasks.start("timers", self.inbox.keep_time())
             if self.plan.hours:
                 self._end_ns = self.inbox.clock() + int(self.plan.hours * HOUR_NS)
-            self.plan.started()
+            if self.plan.started is not None:
+                await self.plan.started()
             with on_interrupt(self.ending.ask), self.screen.live or nullcontext():
                 closed = await loop.trade(self.core.execution)
                 return closed, await self._settle_up(loop)

@@ -124,7 +124,8 @@ class CcxtClient:
                 return await call(*args, **named)
             except ccxt.BaseError as error:
                 last = reason_of(error)
-                if verdict_of(error) is Verdict.REJECTED:
+                verdict = verdict_of(error)
+                if verdict is Verdict.REJECTED:
                     break
-                await asyncio.sleep(0.2 * 2**attempt)
+                await asyncio.sleep((0.6 if verdict is Verdict.RETRYABLE else 0.2) * 2**attempt)  # limits count seconds
         raise ExchangeError(f"{getattr(call, '__name__', 'read')} has no answer: {last}")
