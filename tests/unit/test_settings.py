@@ -95,7 +95,7 @@ def test_env_example_names_only_what_is_known_and_sets_nothing(desk):
     example = (ROOT / ".env.example").read_text()
     assert desk(dotenv=example).secrets() == ()
     filled = re.sub(r"^(#\s*)?(FUNDARB_\w+__API_\w+=)$", r"\g<2>0123456789", example, flags=re.MULTILINE)
-    assert len(desk(dotenv=filled).secrets()) == 8
+    assert len(desk(dotenv=filled).secrets()) == 9
 
 
 def test_bybit_may_be_left_out(desk):
