@@ -99,7 +99,7 @@ def is_own(desk: HyperliquidDesk, user: Any) -> bool:
 def _state(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     own = is_own(desk, question.get("user")) and not question.get("dex")
     account = desk.account if own else Account((), type(desk.account.wallet)(0))
-    return clearinghouse(account, desk.listings, desk.world.now_ns)
+    return clearinghouse(account, desk.listings, desk.world.now_ns, desk.records.funding)
 
 
 def open_orders(desk: HyperliquidDesk, write: Callable[[SentOrder, Listing], Any]) -> list[Any]:
