@@ -9,7 +9,6 @@ __all__ = ['Question', 'INFO', 'listed_as', 'coin_context', 'mids', 'is_own', 'o
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..core.events import BookUpdated
 from ..core.numbers import DAY_NS
 from ..exchanges.simulated_account import Account
 from .hyperliquid_account import clearinghouse, fill_row, funding_delta, long_order

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from ..core.events import BookUpdated
 from ..core.numbers import DAY_NS
 from ..exchanges.simulated_account import margin
 from .clock import Traffic
