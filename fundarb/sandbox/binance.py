@@ -56,7 +56,7 @@ class PublicDesk:
 
     def info(self, form: Form) -> dict[str, Any]:
         """State the rules; a coin that is delisted is settling."""
-        return exchange_info(self._server.listed, self._server.now_ms, self._server.closed)
+        return exchange_info(self._server.listed, self._server.now_ms, self._server.delisted)
 
     def depth(self, form: Form) -> dict[str, Any]:
         """Show a book; by script, an old one."""
@@ -253,7 +253,7 @@ class BinanceServer(VenueServer):
         }
 
     @property
-    def closed(self) -> set[str]:
+    def delisted(self) -> set[str]:
         """The coins that may only be reduced."""
         fates = self.world.faults
         delisted = fates.delisted if isinstance(fates, ScriptedFates) else set()
