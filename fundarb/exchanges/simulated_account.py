@@ -167,7 +167,6 @@ class Account:
         self.orders: dict[str, VenueOrder] = {}  # by client order id
         self.working: dict[str, VenueOrder] = {}  # those that rest on the book
         self.accepted = 0  # orders, ever
-        self.ids_are_spent = True  # False: an id is free again once its order has ended
         self.fills: list[OrderFilled] = []
         self.funding: dict[tuple[str, int], FundingPaid] = {}  # by symbol and settlement
         self.liquidations = 0

@@ -63,7 +63,7 @@ def refusal(
     terms = account.instruments.get(order.symbol)
     if terms is None:
         return f"unknown symbol: {order.symbol}"
-    if order.client_order_id in (account.orders if account.ids_are_spent else account.working):
+    if order.client_order_id in account.orders:
         return f"duplicate: {order.client_order_id} was accepted before"
     if reason := filter_reason(order, terms):
         return reason

@@ -146,8 +146,10 @@ def premium_index(world: World, terms: Instrument) -> dict[str, Any]:
 
 def _next_ns(world: World, terms: Instrument) -> int:
     due = world.schedule(VENUE, terms.symbol)
-    step = terms.interval_h * HOUR_NS
-    return due.next_settlement_ns if due else (world.now_ns // step + 1) * step
+    step = (due.interval_h if due else terms.interval_h) * HOUR_NS
+    if due and due.next_settlement_ns > world.now_ns:
+        return due.next_settlement_ns
+    return (world.now_ns // step + 1) * step  # it has struck, and nobody has said so yet
 
 
 def mark_message(world: World, terms: Instrument) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class HyperliquidServer(HyperliquidRequests):
         if kind == "allMids":
             data = {"mids": mids(self.desk)}
         elif kind in BY_USER:
-            data = snapshot(self.desk, kind)[1] if stream == kind else None
+            data = snapshot(self.desk, kind) if stream == kind else None
         else:
             data = self.coin_data(stream, self.desk.by_coin[asked["coin"]])
         if data is not None:

@@ -7,13 +7,13 @@ __all__ = ['TIFS', 'status', 'short_order', 'long_order', 'order_update', 'order
            'clearinghouse', 'funding_update', 'funding_delta', 'user_fees']
 
 # %% ../../nbs/73b_sandbox_hyperliquid_account.ipynb #imports
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
 from ..core.events import FundingPaid
 from ..core.models import Liquidity
-from ..exchanges.simulated_account import Account, TimeInForce, margin, price_of
+from ..exchanges.simulated_account import Account, Margin, TimeInForce, margin, price_of
 from ..portfolio.positions import unrealised
 from .hyperliquid_market import Listing
 from .order_records import SentOrder, Trade
@@ -120,13 +120,17 @@ def fill_row(trade: Trade, sent: SentOrder, listed: Listing, address: str) -> di
     return row
 
 # %% ../../nbs/73b_sandbox_hyperliquid_account.ipynb #state
-def position_row(account: Account, listed: Listing) -> dict[str, Any]:
+def position_row(
+    account: Account,
+    listed: Listing,
+    stands: Margin,  # of the account, now
+    cash: Decimal,  # funding of this coin so far, + received
+) -> dict[str, Any]:
     """Write one position that is not flat."""
     symbol = listed.terms.symbol
     position, price = account.positions[symbol], price_of(account, symbol, {})
     value, leverage = abs(position.qty_base) * price, account.leverage_of(symbol)
-    cash = sum((paid.cash for (coin, _), paid in account.funding.items() if coin == symbol), Decimal(0))
-    stands, profit = margin(account), unrealised(position, price)
+    profit = unrealised(position, price)
     room = stands.equity - stands.maintenance
     gone = price - room / position.qty_base / (1 - listed.terms.maintenance_frac.copy_sign(position.qty_base))
     bound = value / leverage
@@ -145,11 +149,19 @@ def position_row(account: Account, listed: Listing) -> dict[str, Any]:
     }
 
 
-def clearinghouse(account: Account, listings: Iterable[Listing], now_ns: int) -> dict[str, Any]:
+def clearinghouse(
+    account: Account,
+    listings: Iterable[Listing],
+    now_ns: int,
+    funding: Mapping[str, Decimal],  # by coin, + received
+) -> dict[str, Any]:
     """Write the state of an account, all positions included."""
     held = [listed for listed in listings if listed.terms.symbol in account.positions]
-    rows = [{"type": "oneWay", "position": position_row(account, listed)} for listed in held]
-    stands, values = margin(account), [Decimal(row["position"]["positionValue"]) for row in rows]
+    stands, rows = margin(account), []
+    for listed in held:
+        cash = funding.get(listed.terms.symbol, Decimal(0))
+        rows.append({"type": "oneWay", "position": position_row(account, listed, stands, cash)})
+    values = [Decimal(row["position"]["positionValue"]) for row in rows]
     signed = [value.copy_sign(Decimal(row["position"]["szi"])) for value, row in zip(values, rows)]
     summary = {
         "accountValue": pointed(stands.equity),

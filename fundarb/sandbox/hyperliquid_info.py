@@ -9,7 +9,6 @@ __all__ = ['Question', 'INFO', 'listed_as', 'coin_context', 'mids', 'is_own', 'o
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..core.events import BookUpdated
 from ..core.numbers import DAY_NS
 from ..exchanges.simulated_account import Account
 from .hyperliquid_account import clearinghouse, fill_row, funding_delta, long_order
@@ -99,7 +98,7 @@ def is_own(desk: HyperliquidDesk, user: Any) -> bool:
 def _state(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     own = is_own(desk, question.get("user")) and not question.get("dex")
     account = desk.account if own else Account((), type(desk.account.wallet)(0))
-    return clearinghouse(account, desk.listings, desk.world.now_ns)
+    return clearinghouse(account, desk.listings, desk.world.now_ns, desk.records.funding)
 
 
 def open_orders(desk: HyperliquidDesk, write: Callable[[SentOrder, Listing], Any]) -> list[Any]:

@@ -22,7 +22,7 @@ from ..core.numbers import exact
 from .clock import Traffic
 from .faults import FaultBook
 from .manners import HEARD, hang_up_when_silent
-from .okx_account import balance_row, order_row, position_row, pushed_row
+from .okx_account import order_row, pushed_row
 from .okx_gate import Keys, OkxError, login_refusal, outcomes
 from .okx_market import Sides, Swap, book_row, candle_rows, changed, mark_row, sides, ticker_row
 from .okx_orders import place, take_back
@@ -177,16 +177,12 @@ class OkxPrivate(OkxPublic):
 
     def _tell(self) -> None:
         moved, self._moved, self._is_due = self._moved, set(), False
-        now_ns = self.world.now_ns
-        for swap in [self.desk.by_symbol[symbol] for symbol in sorted(moved)]:
-            for stream in streams_for("positions", swap.inst_id):
-                if self.listeners(stream):
-                    self.push(stream, [position_row(self.account, swap, now_ns)])
-        self.push("account//", [balance_row(self.account, self._quote, now_ns)])
-
-    @property
-    def _quote(self) -> str:
-        return next(iter(self.desk.swaps.values())).terms.quote
+        told = [(s, swap) for swap in map(self.desk.by_symbol.get, sorted(moved)) for s in streams_for("positions", swap.inst_id)]
+        told = [(stream, swap) for stream, swap in told if self.listeners(stream)]
+        for (stream, _), row in zip(told, self.positions(swap for _, swap in told) if told else ()):
+            self.push(stream, [row])
+        if self.listeners("account//"):
+            self.push("account//", self.balance())
 
 # %% ../../nbs/76e_sandbox_okx.ipynb #sockets
 SILENT_S, CONNECTION = 30.0, "a4d3ae55"
@@ -255,11 +251,11 @@ class OkxServer(OkxPrivate):
         channel, now_ns = str(arg["channel"]), self.world.now_ns
         swap = self.desk.swaps.get(str(arg.get("instId") or ""))
         if channel == "account":
-            rows = [balance_row(self.account, self._quote, now_ns)]
+            rows = self.balance()
         elif channel == "positions":
             held = [swap] if swap else self.desk.swaps.values()
             held = [one for one in held if one.terms.symbol in self.account.positions]
-            rows = [position_row(self.account, one, now_ns) for one in held]
+            rows = self.positions(held)
         elif channel == "instruments":
             rows = PATHS["GET public/instruments"].answer(self, {})
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from ..core.events import FundingPaid
 from ..core.models import Liquidity
 from ..core.numbers import exact
-from ..exchanges.simulated_account import Account, TimeInForce, margin, price_of
+from ..exchanges.simulated_account import Account, Margin, TimeInForce, price_of
 from ..portfolio.positions import FLAT, unrealised
 from .okx_market import Swap
 from .order_records import SentOrder, Trade
@@ -121,16 +121,21 @@ def funding_bill(number: int, paid: FundingPaid, swap: Swap, balance: Decimal) -
     return row | dict.fromkeys(("execType", "tradeId", "ordId", "clOrdId"), "")
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #state
-def position_row(account: Account, swap: Swap, now_ns: int) -> dict[str, str]:
+def position_row(
+    account: Account,
+    swap: Swap,
+    now_ns: int,
+    stands: Margin,  # of the account, now
+    funding: Decimal,  # of this coin so far, + received
+    fees: Decimal,  # of this coin so far, + paid
+) -> dict[str, str]:
     """Write one position, flat or not."""
     symbol, terms = swap.terms.symbol, swap.terms
     position = account.positions.get(symbol, FLAT)
     latest = account.marks[symbol].latest
     price = price_of(account, symbol, {}) if position.qty_base else exact(latest.mark_price) if latest else Decimal(0)
     value, lever = abs(position.qty_base) * price, account.leverage_of(symbol)
-    profit, stands = unrealised(position, price), margin(account)
-    funding = sum((paid.cash for (coin, _), paid in account.funding.items() if coin == symbol), Decimal(0))
-    fees = sum((fill.fee for fill in account.fills if fill.symbol == symbol), Decimal(0))
+    profit = unrealised(position, price)
     row = {"instType": "SWAP", "instId": swap.inst_id, "mgnMode": "cross", "posId": str(swap.code), "posSide": "net"}
     row |= {"pos": swap.contracts(position.qty_base), "availPos": "", "posCcy": "", "ccy": terms.quote, "lever": plain(lever)}
     row |= {"avgPx": "", "upl": "0", "uplRatio": "0", "liqPx": "", "imr": "0", "mmr": "0", "mgnRatio": ""}
@@ -148,9 +153,9 @@ def position_row(account: Account, swap: Swap, now_ns: int) -> dict[str, str]:
     return row | {"closeOrderAlgo": [], "usdPx": "1", "baseBal": "", "quoteBal": "", "optVal": "", "spotInUseAmt": ""}
 
 
-def balance_row(account: Account, quote: str, now_ns: int) -> dict[str, Any]:
+def balance_row(account: Account, quote: str, now_ns: int, stands: Margin) -> dict[str, Any]:
     """Write the account: what there is, what is free of it."""
-    stands, at = margin(account), str(ms(now_ns))
+    at = str(ms(now_ns))
     equity, free = plain(stands.equity), plain(max(Decimal(0), round(stands.equity - stands.initial, 8)))
     upl, imr, mmr = (plain(round(x, 8)) for x in (stands.equity - account.wallet, stands.initial, stands.maintenance))
     coin = {"ccy": quote, "eq": equity, "eqUsd": equity, "disEq": equity, "cashBal": plain(account.wallet), "uTime": at}

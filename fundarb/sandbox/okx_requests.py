@@ -7,13 +7,14 @@ __all__ = ['Asked', 'PATHS', 'OkxBase', 'trade', 'present', 'Path', 'OkxRequests
 
 # %% ../../nbs/76d_sandbox_okx_requests.ipynb #imports
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import orjson
 
-from ..core.events import BookUpdated
 from ..core.numbers import DAY_NS
+from ..exchanges.simulated_account import margin
 from .clock import Traffic
 from .faults import Delist, ErrorAnswer, Fault, FaultBook, StaleSnapshot
 from .manners import RateWindow
@@ -62,6 +63,19 @@ class OkxBase(VenueServer):
         name, world = (self.venue, swap.terms.symbol), self.world
         settled = world.settled(*name)
         return funding_row(swap, world.schedule(*name), world.predicted(*name), settled[-1] if settled else None, world.now_ns)
+
+    def positions(self, swaps: Iterable[Swap]) -> list[dict[str, str]]:
+        """Write positions as the world stands, flat ones too."""
+        stands, records, rows = margin(self.account), self.desk.records, []
+        for swap in swaps:
+            sums = [paid.get(swap.terms.symbol, Decimal(0)) for paid in (records.funding, records.fees)]
+            rows.append(position_row(self.account, swap, self.world.now_ns, stands, *sums))
+        return rows
+
+    def balance(self) -> list[dict[str, Any]]:
+        """Write the account as the world stands."""
+        quote = next(iter(self.desk.swaps.values())).terms.quote
+        return [balance_row(self.account, quote, self.world.now_ns, margin(self.account))]
 
     def order(self, sent: SentOrder) -> dict[str, Any]:
         """Write an order as it stands."""
@@ -129,15 +143,10 @@ def _config(server: OkxBase, asked: Asked) -> list[Any]:
     return [row]
 
 
-def _balance(server: OkxBase, asked: Asked) -> list[Any]:
-    quote = next(iter(server.desk.swaps.values())).terms.quote
-    return [balance_row(server.account, quote, server.world.now_ns)]
-
-
 def _positions(server: OkxBase, asked: Asked) -> list[Any]:
     wanted = str(asked.get("instId", "")).split(",") if asked.get("instId") else None
     held = [s for s in server.swaps({}) if s.terms.symbol in server.account.positions]
-    return [position_row(server.account, s, server.world.now_ns) for s in held if not wanted or s.inst_id in wanted]
+    return server.positions(s for s in held if not wanted or s.inst_id in wanted)
 
 
 def _bills(server: OkxBase, asked: Asked) -> list[Any]:
@@ -266,7 +275,7 @@ PATHS: dict[str, Path] = {
     "GET market/history-index-candles": Path(_bars(False), 20, False),
     "GET asset/currencies": Path(lambda server, asked: [], 6),
     "GET account/config": Path(_config, 5),
-    "GET account/balance": Path(_balance, 10),
+    "GET account/balance": Path(lambda server, asked: server.balance(), 10),
     "GET account/positions": Path(_positions, 10),
     "GET account/bills": Path(_bills, 5),
     "GET account/bills-archive": Path(_bills, 5),

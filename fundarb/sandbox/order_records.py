@@ -11,7 +11,7 @@ from decimal import Decimal
 
 import msgspec
 
-from ..core.events import Event, OrderCanceled, OrderFilled, OrderRejected, SubmitOrder
+from ..core.events import Event, FundingPaid, OrderCanceled, OrderFilled, OrderRejected, SubmitOrder
 from ..exchanges.simulated_account import TimeInForce
 from ..portfolio.positions import FLAT, Position, apply
 
@@ -63,6 +63,8 @@ class OrderRecords:
     def __init__(self, venue: str, first_number: int) -> None:
         self.venue = venue
         self.trades: list[Trade] = []
+        self.funding: dict[str, Decimal] = {}  # by coin, quote currency, + received
+        self.fees: dict[str, Decimal] = {}  # by coin, quote currency, + paid
         self.next_number = first_number
         self._by_number: dict[int, SentOrder] = {}
         self._by_wire_id: dict[str, SentOrder] = {}  # the latest of each
@@ -114,6 +116,8 @@ class OrderRecords:
             return None
         if isinstance(report, OrderFilled):
             return self._fill(report)
+        if isinstance(report, FundingPaid):
+            self.funding[report.symbol] = self.funding.get(report.symbol, Decimal(0)) + report.cash
         if not isinstance(report, OrderCanceled | OrderRejected):
             return None
         known = self._by_id.get(report.client_order_id)
@@ -139,6 +143,7 @@ class OrderRecords:
         known.filled_base += fill.qty_base
         known.cost += fill.qty_base * fill.price
         known.fee += fill.fee
+        self.fees[fill.symbol] = self.fees.get(fill.symbol, Decimal(0)) + fill.fee
         known.updated_ns = fill.ts_event_ns
         return known
 
