@@ -1237,6 +1237,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'fundarb/exchanges/okx.py'),
                                        'fundarb.exchanges.okx.OkxAdapter.read_fills': ( 'exchanges_okx.html#okxadapter.read_fills',
                                                                                         'fundarb/exchanges/okx.py'),
+                                       'fundarb.exchanges.okx.OkxAdapter.volume_units': ( 'exchanges_okx.html#okxadapter.volume_units',
+                                                                                          'fundarb/exchanges/okx.py'),
                                        'fundarb.exchanges.okx.OkxWire': ('exchanges_okx.html#okxwire', 'fundarb/exchanges/okx.py'),
                                        'fundarb.exchanges.okx._Streams': ('exchanges_okx.html#_streams', 'fundarb/exchanges/okx.py'),
                                        'fundarb.exchanges.okx._Streams._hear_order': ( 'exchanges_okx.html#_streams._hear_order',

@@ -9,6 +9,7 @@ __all__ = ['UNREADABLE', 'FOLLOW_S', 'RECONCILE_S', 'PAYMENTS_S', 'BARS_NS', 'Ve
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -31,7 +32,7 @@ from .wire_streams import keep, log
 UNREADABLE = (ccxt.BaseError, aiohttp.ClientError, OSError, LookupError, TypeError, ValueError, AttributeError)
 FOLLOW_S = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0)  # after an answer, until the order's end is known
 RECONCILE_S = 30.0
-PAYMENTS_S = (0.1, 0.4, 1.0, 3.0, 10.0, 30.0, 60.0)  # after a settlement; venues book within a minute
+PAYMENTS_S = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 90.0)  # after a settlement; venues book within a minute
 BARS_NS = {"1m": MINUTE_NS, "5m": 5 * MINUTE_NS, "15m": 15 * MINUTE_NS, "1h": HOUR_NS, "4h": 4 * HOUR_NS}
 
 # %% ../../nbs/52e_exchanges_ccxt_adapter.ipynb #hooks
@@ -408,24 +409,23 @@ class CcxtAdapter(VenueHooks):
 
     async def _read_payments(self) -> None:
         """Read payments after each full hour of market time, and whenever something hints at one."""
-        hour = self.clock() // HOUR_NS
+        hour, due_s = self.clock() // HOUR_NS, list[float]()
         while True:
             try:
-                await asyncio.wait_for(self._owed.wait(), 0.25)
+                await asyncio.wait_for(self._owed.wait(), 0.2)
             except TimeoutError:
-                if self.clock() // HOUR_NS == hour:
-                    continue
-            self._owed.clear()
-            hour = self.clock() // HOUR_NS
-            for pause_s in PAYMENTS_S:
-                await asyncio.sleep(pause_s)
-                try:
-                    for paid in await self.funding_payments(self._seen_payment_ns - HOUR_NS):
-                        self.take_payment(paid)
-                except (ExchangeError, *UNREADABLE) as error:
-                    log.warning("payments not read", venue=self.venue, error=reason_of(error))
-                if self._owed.is_set() or self.clock() // HOUR_NS != hour:
-                    break
+                pass
+            if self._owed.is_set() or self.clock() // HOUR_NS != hour:
+                self._owed.clear()
+                hour, due_s = self.clock() // HOUR_NS, [monotonic() + after_s for after_s in PAYMENTS_S]
+            if not due_s or due_s[0] > monotonic():
+                continue
+            del due_s[0]
+            try:
+                for paid in await self.funding_payments(self._seen_payment_ns - HOUR_NS):
+                    self.take_payment(paid)
+            except (ExchangeError, *UNREADABLE) as error:
+                log.warning("payments not read", venue=self.venue, error=reason_of(error))
 
 # %% ../../nbs/52e_exchanges_ccxt_adapter.ipynb #refuse
 def refuse_account(
