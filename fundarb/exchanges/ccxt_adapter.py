@@ -40,6 +40,7 @@ class VenueHooks(PublicStreams):
     """What a venue's class has to give beside its public streams."""
 
     kind: type = object  # class of ccxt.pro, tapped
+    keeps_marks = True  # a history of the mark's candles
     quotes: tuple[str, ...] = ()  # settlement currencies, the preferred one first
 
     def config(self, credentials: Credentials | None) -> dict[str, Any]:
@@ -373,6 +374,18 @@ class CcxtAdapter(VenueHooks):
             last_ns = int(rows[-1][0]) * 1_000_000 if rows else start_ns + 299 * bar_ns  # a gap in the record
             start_ns = max(last_ns, start_ns) + bar_ns
         return [found[at_ns] for at_ns in sorted(found)]
+
+    async def mark_opens(self, symbol: str, since_ns: int) -> dict[int, float]:
+        """Read the mark at each full hour since an instant; empty where the venue keeps no history of it."""
+        wired, found, start_ns = self.wired[symbol], {}, since_ns // HOUR_NS * HOUR_NS
+        while self.keeps_marks and start_ns <= self.clock():
+            words = {"price": "mark"}
+            call = self.client.polling.fetch_ohlcv
+            rows = await self.client.read(call, wired.name, "1h", start_ns // 1_000_000, 100, words)
+            units = float(wired.instrument.units_per_price)
+            found |= {int(row[0]) * 1_000_000: row[1] / units for row in rows}
+            start_ns = max(int(rows[-1][0]) * 1_000_000 if rows else 0, start_ns + 99 * HOUR_NS * (not rows)) + HOUR_NS
+        return found
 
     def volume_units(self, wired: Wired) -> Decimal:
         """Tell how many coins one of a candle's volume is."""

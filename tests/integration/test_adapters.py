@@ -1,7 +1,9 @@
 """One suite over three venues: the adapters trade on the sandbox's real sockets, and the sandbox's own books are the truth."""
 
 import asyncio
+import tempfile
 from decimal import Decimal as D
+from pathlib import Path
 
 import pytest
 
@@ -11,17 +13,19 @@ from fundarb.core.events import OrderFilled, OrderNotFound, OrderRejected, Order
 from fundarb.core.events import QueryOrder, ReportAccount, SubmitOrder
 from fundarb.core.models import Liquidity
 from fundarb.core.numbers import HOUR_NS, SECOND_NS
+from fundarb.data_providers.backfill import pull
+from fundarb.data_providers.lake import Lake
 from fundarb.data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
 from fundarb.exchanges.base import Credentials
 from fundarb.exchanges.connection import HOSTS, Connection
 from fundarb.exchanges.venues import ADAPTERS, adapter_for
 from fundarb.sandbox.binance import BinanceServer
 from fundarb.sandbox.clock import Traffic
-from fundarb.sandbox.faults import Disconnect, Down, ErrorAnswer, ExpireListenKey, FaultBook, Hang, Truncate
+from fundarb.sandbox.faults import Down, ErrorAnswer, ExpireListenKey, FaultBook, Hang, Truncate
 from fundarb.sandbox.hyperliquid import HyperliquidServer
 from fundarb.sandbox.okx import OkxServer
 from fundarb.sandbox.okx_gate import Keys
-from fundarb.sandbox.world import World, deleverage
+from fundarb.sandbox.world import World, deleverage, seize
 
 ADDRESS, PRIVATE_KEY = "0x19E7E376E7C213B7E7e7e46cc70A5dD086DAff2A", "0x" + "11" * 32
 ORDER_PATH = {"binance": "POST /fapi/v1/order", "hyperliquid": "*exchange*", "okx": "*batch-orders"}
@@ -181,8 +185,7 @@ async def test_a_definite_no_is_a_rejection_and_no_more(desk):
 
 @on_desk
 async def test_a_lost_answer_is_unknown_until_the_venue_is_asked(desk):
-    """The order rests, the answer never comes, the stream is down: the question finds it."""
-    desk.server.shake(Disconnect(venue=desk.venue))
+    """The order rests, the answer never comes, the stream is deaf: the question finds it."""
     desk.faults.add(Hang(endpoint=ORDER_PATH[desk.venue], seconds=20))
     desk.adapter.client.private.on_frame = None  # what the stream tells is not heard
     order = desk.order("0.05", desk.best("bids") * D("0.99"), post_only=True)
@@ -258,10 +261,14 @@ async def test_the_account_is_reported_as_the_venue_books_it(desk):
 @on_desk
 async def test_a_forced_close_is_recognised(desk):
     await desk.filled("0.04")
-    desk.world.tell(deleverage(desk.world, desk.venue, "BTC", D("0.5")))
+    if desk.venue == "hyperliquid":
+        seize(desk.world, desk.venue, "BTC")
+    else:
+        deleverage(desk.world, desk.venue, "BTC")
     (said,) = await desk.until(lambda: desk.of(PositionLiquidated))
+    await desk.until(lambda: len(desk.of(OrderFilled)) == 2)
     fill = desk.of(OrderFilled)[-1]
-    assert (said.symbol, fill.qty_base, fill.liquidity) == ("BTC", D("-0.02"), Liquidity.LIQUIDATION)
+    assert (said.symbol, fill.qty_base, fill.liquidity) == ("BTC", D("-0.04"), Liquidity.LIQUIDATION)
     assert fill.client_order_id not in desk.adapter.reports.known
 
 
@@ -302,6 +309,23 @@ async def test_history_is_that_of_the_venue(desk):
     for bar, other in zip(bars, held):
         assert bar.close == pytest.approx(other.close, rel=1e-4)
         assert bar.volume_base == pytest.approx(other.volume_base, rel=1e-2)
+
+
+@on_desk
+async def test_a_pull_fills_the_lake_and_goes_on_where_it_ended(desk):
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Path(folder) / "lake"
+        desk.world.advance(desk.start_ns + 20 * HOUR_NS)
+        btc = [desk.instruments["BTC"]]
+        first = await pull(lake, desk.adapter, btc, desk.start_ns)
+        desk.world.advance(desk.start_ns + 30 * HOUR_NS)
+        second = await pull(lake, desk.adapter, btc, desk.start_ns)
+        third = await pull(lake, desk.adapter, btc, desk.start_ns)
+        assert all(each.added for each in (*first, *second)) and not any(each.added for each in third)
+        rows = Lake(lake).funding(desk.venue, "BTC")
+        real = desk.world.settled(desk.venue, "BTC")
+        assert rows["rate"].tolist() == [float(each.funding.rate) for each in real]
+        assert not any(series.missing for series in Lake(lake).coverage())
 
 
 def test_an_expired_listen_key_is_replaced():
