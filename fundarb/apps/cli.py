@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 
 from .. import __version__
+from . import cli_data_pull
 from .composition import parameter_schemas
 from .report import print_result, write_result
 from ..config.parameters import load_parameters
@@ -67,6 +68,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The local lake of funding and candles.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+cli_data_pull.register(data_app)
 
 
 @app.command()
