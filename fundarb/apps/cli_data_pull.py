@@ -72,10 +72,14 @@ def data_pull(
     settings_file: Annotated[Path, typer.Option("--settings", help="The operator's settings.ini.")] = Path("settings.ini"),
 ) -> None:
     """Pull funding, marks and candles from venues into the lake, from where it ends."""
+    from fundarb.exchanges.connection import HOSTS
+
     try:
         since_ns = utc_ns(since) if since else time.time_ns() - 90 * DAY_NS
         folder = lake if lake is not None else load_settings(settings_file).paths.lake
         coins, wanted = _names(symbols, "--symbols"), _names(venues, "--venues")
+        if unknown := [venue for venue in wanted if venue not in HOSTS]:
+            raise InputError(f"no adapter for venue {unknown[0]!r}: there are {', '.join(HOSTS)}. Nothing was pulled.")
         print(f"from {utc_text(since_ns)[:16]}Z into {folder}")
         added = [asyncio.run(pull_venue(venue, coins, folder, since_ns, bar, sandbox)) for venue in wanted]
     except (FundarbError, OSError, ValueError) as error:
