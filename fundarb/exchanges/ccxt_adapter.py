@@ -9,6 +9,7 @@ __all__ = ['UNREADABLE', 'FOLLOW_S', 'RECONCILE_S', 'PAYMENTS_S', 'BARS_NS', 'Ve
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -31,7 +32,7 @@ from .wire_streams import keep, log
 UNREADABLE = (ccxt.BaseError, aiohttp.ClientError, OSError, LookupError, TypeError, ValueError, AttributeError)
 FOLLOW_S = (0.5, 0.5, 1.0, 2.0, 4.0, 8.0)  # after an answer, until the order's end is known
 RECONCILE_S = 30.0
-PAYMENTS_S = (0.1, 0.4, 1.0, 3.0, 10.0, 30.0, 60.0)  # after a settlement; venues book within a minute
+PAYMENTS_S = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, 90.0)  # after a settlement; venues book within a minute
 BARS_NS = {"1m": MINUTE_NS, "5m": 5 * MINUTE_NS, "15m": 15 * MINUTE_NS, "1h": HOUR_NS, "4h": 4 * HOUR_NS}
 
 # %% ../../nbs/52e_exchanges_ccxt_adapter.ipynb #hooks
@@ -39,6 +40,7 @@ class VenueHooks(PublicStreams):
     """What a venue's class has to give beside its public streams."""
 
     kind: type = object  # class of ccxt.pro, tapped
+    keeps_marks = True  # a history of the mark's candles
     quotes: tuple[str, ...] = ()  # settlement currencies, the preferred one first
 
     def config(self, credentials: Credentials | None) -> dict[str, Any]:
@@ -373,6 +375,18 @@ class CcxtAdapter(VenueHooks):
             start_ns = max(last_ns, start_ns) + bar_ns
         return [found[at_ns] for at_ns in sorted(found)]
 
+    async def mark_opens(self, symbol: str, since_ns: int) -> dict[int, float]:
+        """Read the mark at each full hour since an instant; empty where the venue keeps no history of it."""
+        wired, found, start_ns = self.wired[symbol], {}, since_ns // HOUR_NS * HOUR_NS
+        while self.keeps_marks and start_ns <= self.clock():
+            words = {"price": "mark"}
+            call = self.client.polling.fetch_ohlcv
+            rows = await self.client.read(call, wired.name, "1h", start_ns // 1_000_000, 100, words)
+            units = float(wired.instrument.units_per_price)
+            found |= {int(row[0]) * 1_000_000: row[1] / units for row in rows}
+            start_ns = max(int(rows[-1][0]) * 1_000_000 if rows else 0, start_ns + 99 * HOUR_NS * (not rows)) + HOUR_NS
+        return found
+
     def volume_units(self, wired: Wired) -> Decimal:
         """Tell how many coins one of a candle's volume is."""
         return wired.qty_units
@@ -408,24 +422,23 @@ class CcxtAdapter(VenueHooks):
 
     async def _read_payments(self) -> None:
         """Read payments after each full hour of market time, and whenever something hints at one."""
-        hour = self.clock() // HOUR_NS
+        hour, due_s = self.clock() // HOUR_NS, list[float]()
         while True:
             try:
-                await asyncio.wait_for(self._owed.wait(), 0.25)
+                await asyncio.wait_for(self._owed.wait(), 0.2)
             except TimeoutError:
-                if self.clock() // HOUR_NS == hour:
-                    continue
-            self._owed.clear()
-            hour = self.clock() // HOUR_NS
-            for pause_s in PAYMENTS_S:
-                await asyncio.sleep(pause_s)
-                try:
-                    for paid in await self.funding_payments(self._seen_payment_ns - HOUR_NS):
-                        self.take_payment(paid)
-                except (ExchangeError, *UNREADABLE) as error:
-                    log.warning("payments not read", venue=self.venue, error=reason_of(error))
-                if self._owed.is_set() or self.clock() // HOUR_NS != hour:
-                    break
+                pass
+            if self._owed.is_set() or self.clock() // HOUR_NS != hour:
+                self._owed.clear()
+                hour, due_s = self.clock() // HOUR_NS, [monotonic() + after_s for after_s in PAYMENTS_S]
+            if not due_s or due_s[0] > monotonic():
+                continue
+            del due_s[0]
+            try:
+                for paid in await self.funding_payments(self._seen_payment_ns - HOUR_NS):
+                    self.take_payment(paid)
+            except (ExchangeError, *UNREADABLE) as error:
+                log.warning("payments not read", venue=self.venue, error=reason_of(error))
 
 # %% ../../nbs/52e_exchanges_ccxt_adapter.ipynb #refuse
 def refuse_account(

@@ -105,9 +105,8 @@ class CcxtClient:
 
     async def close(self) -> None:
         """Close every socket."""
-        for instance in (self.streams, self.private, self.trading, self.polling):
-            if instance is not None:
-                await instance.close()
+        instances = (self.streams, self.private, self.trading, self.polling)
+        await asyncio.gather(*(instance.close() for instance in instances if instance is not None))
         if self._session is not None:
             await self._session.close()
 

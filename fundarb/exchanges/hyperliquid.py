@@ -90,7 +90,7 @@ def read_fill(
 ) -> WireFill:
     """Read a trade; `crossed` tells whether it took."""
     victim = (raw.get("liquidation") or {}).get("liquidatedUser") or ""
-    forced = victim.lower() == address.lower() or raw.get("dir") == "Auto-Deleveraging"
+    forced = victim.lower() == address.lower() or raw.get("dir") == "Auto-Deleveraging"  # words unconfirmed
     rested = Liquidity.TAKER if raw["crossed"] else Liquidity.MAKER
     return WireFill(
         client_order_id=name,
@@ -108,6 +108,7 @@ class _Terms(CcxtAdapter):
     """Read what Hyperliquid trades and on which terms."""
 
     venue, kind, quotes = "hyperliquid", HyperliquidWire, ("USDC",)
+    keeps_marks = False  # the price of a candle's question is ignored: they are always trades
 
     def config(self, credentials: Credentials | None) -> dict[str, Any]:
         config: dict[str, Any] = {"options": {"enableUnifiedMargin": False, "fetchMarkets": {"types": ["swap"]}}}

@@ -316,6 +316,10 @@ class OkxAdapter(_Streams):
         )
         return report, sum((told(raw.get("mmr")) for _, raw in held), Decimal(0))
 
+    def volume_units(self, wired: Wired) -> Decimal:
+        """A candle's volume is in coins already, not in contracts."""
+        return wired.instrument.units_per_price
+
     async def funding_history(self, symbol: str, since_ns: int) -> list[FundingRealised]:
         """Read what was charged; the price is not told."""
         wired = self.wired[symbol]
