@@ -25,7 +25,7 @@ SYMBOLS = ("DOGE", "LINK")
 
 
 async def session(folder: Path) -> tuple[dict, dict]:
-    """Trade 30 simulated hours; return the result, and each venue's own books."""
+    """Trade 27 simulated hours; return the result, and each venue's own books."""
     settings = load_settings(ROOT / "settings.ini", env={})
     settings = settings.model_copy(update={"live": settings.live.model_copy(update={"symbols": SYMBOLS})})
     params = load_parameters(ROOT / "params" / "cross_funding" / "demo.json", parameter_schemas())
@@ -41,7 +41,7 @@ async def session(folder: Path) -> tuple[dict, dict]:
             folder=folder / "session",
             title="test",
             origin={"market": "sandbox"},
-            hours=30,
+            hours=27,
             started=way.let_go,
         )
         console = Console(file=io.StringIO(), force_terminal=False)
