@@ -484,7 +484,8 @@ def test_a_loss_across_midnight_belongs_to_the_new_day():
 def test_near_liquidation_the_largest_pair_there_is_closed_one_at_a_time():
     desk = Desk()
     desk.hear(state("ENTERING", "OPEN", "0.1"), state("ENTERING", "OPEN", "1", pair=BTC_OKX))  # ETH 10,000
-    assert desk.hear(margin("hyperliquid", 1_000, 650)) == []
+    [warned] = desk.hear(margin("hyperliquid", 1_000, 650))
+    assert "warn_margin_ratio is 0.6500" in warned.text
     breach, close = desk.hear(margin("hyperliquid", 1_000, "650.01"))
     assert (breach.scope, breach.limit, breach.value) == ("hyperliquid", "reduce_margin_ratio", D("0.65001"))
     assert (close.pair_id, close.notional_usd, close.reason) == (ETH.pair_id, 0, "reduce_margin_ratio")
@@ -497,7 +498,7 @@ def test_near_liquidation_the_largest_pair_there_is_closed_one_at_a_time():
 def test_two_venues_in_one_instant_close_one_pair_where_it_may_be_enough_for_both():
     desk = Desk()
     desk.hear(state("ENTERING", "OPEN", "0.1"))
-    said = desk.hear(margin("binance", 1_000, 900), margin("hyperliquid", 1_000, 900))
+    said = desk.hear(margin("binance", 1_000, 700), margin("hyperliquid", 1_000, 700))
     assert [m.pair_id for m in said if isinstance(m, TargetApproved)] == [ETH.pair_id]
     assert [m.scope for m in said if isinstance(m, RiskLimitBreached)] == ["binance", "hyperliquid"]
 
