@@ -180,10 +180,11 @@ class CcxtAdapter(VenueHooks):
 
     async def close(self) -> None:
         """Stop the streams and close the sockets; what rests at the venue stays there."""
-        running = [*self._tasks, *self.shared.values()]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        running = {*self._tasks, *self.shared.values()}
+        while running:  # a request in the air answers a cancellation with "unknown": ask again
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.1)
         await self.client.close()
 
     # commands ------------------------------------------------------------------------------
