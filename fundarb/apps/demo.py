@@ -32,6 +32,7 @@ class DemoPlan(NamedTuple):
     seed: int = 7
     days: int = 14
     seconds: float = 0.0  # of wall time, at least; 0: as fast as it goes
+    symbols: tuple[str, ...] = ()  # coins; none: all there are
 
 
 def demo_market(plan: DemoPlan) -> SyntheticSpec:
@@ -40,7 +41,11 @@ def demo_market(plan: DemoPlan) -> SyntheticSpec:
         raise InputError(f"--days {plan.days}: must be 1 to 365. Nothing was started.")
     if plan.seconds < 0:
         raise InputError(f"--seconds {plan.seconds:g}: must be 0 or more. Nothing was started.")
-    return default_spec(plan.seed, plan.days)
+    market = default_spec(plan.seed, plan.days)
+    known = [coin.symbol for coin in market.coins]
+    if strange := [symbol for symbol in plan.symbols if symbol not in known]:
+        raise InputError(f"--symbols {strange[0]}: the demo has {', '.join(known)}. Nothing was started.")
+    return market
 
 # %% ../../nbs/87_apps_demo.ipynb #pace
 def ahead_s(now_ns: int, start_ns: int, end_ns: int, seconds: float, passed_s: float) -> float:
@@ -93,12 +98,13 @@ async def run_demo(
 ) -> tuple[dict[str, Any], Path]:  # the result, and the run's folder
     """Trade the sandbox to the end or until Ctrl-C, and write down what came of it."""
     market = demo_market(plan)
-    symbols, venues = tuple(coin.symbol for coin in market.coins), [venue.venue for venue in market.venues]
+    symbols = plan.symbols or tuple(coin.symbol for coin in market.coins)
+    venues = [venue.venue for venue in market.venues]
     settings = settings.model_copy(update={"live": settings.live.model_copy(update={"symbols": symbols})})
     deposits = {venue: settings.venues[venue].deposit_usd for venue in venues}
     name = f"demo-{plan.seed}-{plan.days}"
     folder = settings.paths.runs / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{name}"
-    async with sandbox_process(plan.seed, plan.days, deposits) as file:
+    async with sandbox_process(plan.seed, plan.days, deposits, symbols) as file:
         way = sandbox_way(file, settings)
         pace = Pace(way.control, way.clock, market, plan.seconds)
         origin = {"market": "synthetic", "seed": plan.seed, "days": plan.days, "venues": venues, "symbols": symbols}

@@ -8,7 +8,7 @@ __all__ = ['FIRST_NS', 'OPEN_S', 'serve', 'main', 'sandbox_process']
 # %% ../../nbs/79_sandbox_child.ipynb #imports
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -28,7 +28,7 @@ FIRST_NS = 3 * MINUTE_NS  # past the market's beginning: the first books are tol
 async def serve(wanted: Mapping[str, Any], until: asyncio.StreamReader) -> None:
     """Keep a paused sandbox open until the input ends."""
     deposits = {venue: Decimal(amount) for venue, amount in wanted["deposits_usd"].items()}
-    market = synthetic_market(wanted["seed"], wanted["days"], wanted["book_minutes"], spare_days=1)
+    market = synthetic_market(wanted["seed"], wanted["days"], wanted["book_minutes"], 1, wanted["symbols"])
     sandbox = Sandbox(market, deposits, paused=True)
     sandbox.world.advance(market.start_ns + FIRST_NS)
     async with sandbox:
@@ -57,13 +57,14 @@ async def sandbox_process(
     seed: int,
     days: int,
     deposits_usd: Mapping[str, Decimal],  # by venue
+    symbols: Sequence[str] = (),  # coins; none: all there are
     book_minutes: int = 60,
 ) -> AsyncIterator[Path]:  # what `fundarb sandbox --json` would have written
     """Keep a paused sandbox open in a process of its own; raise ExchangeError if it does not open."""
     with TemporaryDirectory(prefix="fundarb-sandbox-") as place:
         file, errors = Path(place) / "sandbox.json", Path(place) / "errors.txt"
         wanted = {"seed": seed, "days": days, "book_minutes": book_minutes, "file": str(file)}
-        wanted |= {"deposits_usd": {venue: str(amount) for venue, amount in deposits_usd.items()}}
+        wanted |= {"symbols": list(symbols), "deposits_usd": {venue: str(amount) for venue, amount in deposits_usd.items()}}
         pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
         with errors.open("wb") as stderr:
             start = asyncio.create_subprocess_exec

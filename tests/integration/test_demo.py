@@ -1,10 +1,9 @@
 """The demo as a newcomer starts it: exchanges in a process of their own, ccxt between, and the same account on both sides."""
 
 import asyncio
+import dataclasses
 import io
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from rich.console import Console
 
 import fundarb
 from fundarb.apps.composition import parameter_schemas
-from fundarb.apps.demo import DemoPlan, Pace, demo_market, run_demo
+from fundarb.apps.demo import DemoPlan, run_demo
 from fundarb.apps.replayer import replay_run
 from fundarb.config.parameters import load_parameters
 from fundarb.config.settings import load_settings
@@ -20,7 +19,7 @@ from fundarb.storage.journal_file import read_journal
 
 ROOT = Path(fundarb.__file__).parents[1]
 PARAMS = load_parameters(ROOT / "params" / "cross_funding" / "demo.json", parameter_schemas())
-EAGER = {"enter_edge_bps": -40.0, "max_basis_bps": 200.0, "exit_bps_h": -1.0}  # so that a day is enough
+EAGER = {"enter_edge_bps": 0.0, "exit_bps_h": -0.5, "horizon_h": 720, "persistence": 0.9}  # so that two days are enough
 
 
 def settings_for(folder):
@@ -29,7 +28,7 @@ def settings_for(folder):
 
 
 def eager():
-    return PARAMS._replace(parameters=PARAMS.parameters.model_copy(update=EAGER))
+    return dataclasses.replace(PARAMS, parameters=PARAMS.parameters.model_copy(update=EAGER))
 
 
 def watched(folder, plan):
@@ -39,7 +38,7 @@ def watched(folder, plan):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return watched(tmp_path_factory.mktemp("runs"), DemoPlan(seed=7, days=1, symbols=("DOGE", "LINK")))
+    return watched(tmp_path_factory.mktemp("runs"), DemoPlan(seed=7, days=2, symbols=("DOGE", "LINK")))
 
 
 def test_it_trades_pays_and_leaves_nothing_open(run):
