@@ -199,8 +199,8 @@ class World:
                     self.tell([replace(latest, ts_init_ns=self.now_ns)])
 
     def tick(self) -> None:
-        """Say one mark of each venue with a fresh stamp: a moment has passed, and nothing else has changed."""
-        for name in {venue: (venue, symbol) for venue, symbol in self.instruments}.values():
+        """Say the latest marks with a fresh stamp: a moment has passed, and nothing else has changed."""
+        for name in self.instruments:
             if (mark := self.mark(*name)) is not None and mark.ts_init_ns < self.now_ns:
                 self.tell([replace(mark, ts_init_ns=self.now_ns)])
 
