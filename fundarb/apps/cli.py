@@ -6,6 +6,7 @@
 __all__ = ['app', 'data_app', 'version', 'demo', 'data_import', 'data_check', 'backtest', 'replay', 'main']
 
 # %% ../../nbs/89_apps_cli.ipynb #imports
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from .. import __version__
 from . import cli_audit, cli_data_pull, cli_live, cli_research, cli_sandbox, cli_study
-from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, names_of, plainly, show, start
+from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, leave_closed, names_of, plainly, show, start
 from .composition import parameter_schemas
 from ..config.parameters import ParameterSet, load_parameters
 from ..config.settings import StorageSettings, load_settings
@@ -56,20 +57,22 @@ def version() -> None:
 @plainly
 def demo(
     seed: Annotated[int, typer.Option(help="Of the synthetic market.")] = 7,
-    days: Annotated[int, typer.Option(help="Simulated days.")] = 14,
-    seconds: Annotated[float, typer.Option(help="Wall time to spread them over; 0: at full speed.")] = 50.0,
+    days: Annotated[int, typer.Option(help="Simulated days; 14 take about a minute.")] = 14,
+    seconds: Annotated[float, typer.Option(help="Wall time to take at least; 0: as fast as it goes.")] = 0.0,
+    symbols: Annotated[str, typer.Option(help="Coins, with commas; empty: all six.")] = "",
     params: ParamsFile = Path("params/cross_funding/demo.json"),
     json_file: JsonFile = None,
     settings_file: SettingsFile = DEFAULT_SETTINGS,
 ) -> None:
-    """Trade a synthetic market on three venues, live in the terminal. No keys, no network."""
+    """Watch the live trader on three exchanges of a sandbox. No keys, no network."""
     from fundarb.apps.demo import DemoPlan, run_demo
 
     settings = start(settings_file)
     console = Console()
-    plan = DemoPlan(seed=seed, days=days, seconds=seconds)
-    result, folder = run_demo(settings, _parameters(params, console), plan, console)
+    plan = DemoPlan(seed=seed, days=days, seconds=seconds, symbols=names_of(symbols, "--symbols"))
+    result, folder = asyncio.run(run_demo(settings, _parameters(params, console), plan, console))
     show(result, folder, json_file, console)
+    leave_closed(result)
 
 # %% ../../nbs/89_apps_cli.ipynb #data-import
 @data_app.command("import")

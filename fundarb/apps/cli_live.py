@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, names_of, plainly, show, start
+from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, leave_closed, names_of, plainly, show, start
 from .composition import parameter_schemas
 from .session import check_place
 from ..config.parameters import ParameterSet, load_parameters
@@ -90,9 +90,7 @@ def live(
     origin = {"market": "venues" if sandbox is None else "sandbox"}
     result = _trade(settings, loaded, way, "live", folder, name, hours, origin)
     show(result, folder, json_file, console)
-    if not result["closed"]:
-        typer.secho(f"still open: {', '.join(result['still_open'])}. Close them by hand.", err=True, fg="red")
-        raise typer.Exit(1)
+    leave_closed(result)
 
 
 @plainly

@@ -32,7 +32,7 @@ from ..core.engine import Engine
 from ..core.errors import ExchangeError
 from ..core.events import AccountReported, CandleClosed, Event, ReportAccount, TimerFired
 from ..core.models import Instrument
-from ..core.numbers import HOUR_NS, SECOND_NS, utc_text
+from ..core.numbers import HOUR_NS, MINUTE_NS, SECOND_NS, utc_text
 from ..data_providers.feeds import Inbox, Tasks, Timer, decision_timer, history, keep_running
 from ..data_providers.market_clock import MarketClock
 from ..exchanges.base import Exchange, VenueAdapter
@@ -135,9 +135,9 @@ def start_streams(adapters: Mapping[str, VenueAdapter], instruments: Sequence[In
 
 
 async def first_news(inbox: Inbox, patience_s: float = 20.0) -> None:
-    """Wait until a venue has said something; raise ExchangeError if none does."""
+    """Wait until a venue has said what time it is; raise ExchangeError if none does."""
     waited_s = 0.0
-    while not len(inbox):
+    while not inbox.clock() or not len(inbox):  # some say prices without a stamp; the past would begin in 1970
         if waited_s > patience_s:
             raise ExchangeError(f"no venue said anything in {patience_s:g} s. Nothing was started.")
         await asyncio.sleep(0.01)
@@ -157,9 +157,9 @@ async def tell_the_past(
 
 
 def session_timers(now_ns: int, bars_h: int) -> list[Timer]:
-    """Make the timers of a live session: a second hand, decisions, and bars a little before each decision."""
-    seconds = Timer("clock", SECOND_NS, 0, now_ns)
-    return [seconds, Timer("bars", bars_h * HOUR_NS, 30 * SECOND_NS, now_ns), decision_timer(now_ns)]
+    """Make the timers of a live session: a minute hand, decisions, and bars a little before each decision."""
+    minutes = Timer("clock", MINUTE_NS, 0, now_ns)
+    return [minutes, Timer("bars", bars_h * HOUR_NS, 30 * SECOND_NS, now_ns), decision_timer(now_ns)]
 
 # %% ../../nbs/86c_apps_live_trader.ipynb #reconcile
 def reconciliation(core: Core, reports: Mapping[str, AccountReported]) -> dict[str, dict[str, str | None]]:

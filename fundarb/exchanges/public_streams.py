@@ -16,7 +16,7 @@ from ..core.errors import ExchangeError
 from ..core.events import BookUpdated, Event, FundingPredicted, FundingRealised, FundingScheduled
 from ..core.events import MarkPriceUpdated
 from ..core.funding import FundingKind, FundingRate, snap_settlement_ns
-from ..core.numbers import HOUR_NS, MINUTE_NS
+from ..core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from .ccxt_client import CcxtClient
 from .wire_names import Wired
 from .wire_streams import keep, log
@@ -62,6 +62,9 @@ class PublicStreams:
         self._heard: dict[tuple[str, str], float] = {}  # stream, coin: seconds, monotonic
         self._settled_ns: dict[str, int] = {}  # coin: the last settlement that was told
         self._owed_ns: dict[str, int] = {}  # coin: a settlement whose rate is not known yet
+        self._ask_ns, self._pause_ns = 0, SECOND_NS  # when it is asked for next, and how long after that
+        self._recheck_ns: set[int] = set()  # when intervals are to be read again
+        self._due = asyncio.Event()
 
     def add(self, wired: Wired) -> None:
         """Let an instrument be found by all its names."""
@@ -100,7 +103,9 @@ class PublicStreams:
         before = self.schedules.get(wired.symbol)
         if before is None or (before.interval_h, before.next_settlement_ns) != (interval_h, settlement_ns):
             if before is not None and settlement_ns > before.next_settlement_ns:
-                self._owed_ns[wired.symbol] = before.next_settlement_ns
+                self._owe(wired.symbol, before.next_settlement_ns)
+            if before is not None and settlement_ns - before.next_settlement_ns != interval_h * HOUR_NS:
+                self._recheck_ns.add(now_ns)  # not the beat that we knew
             self.schedules[wired.symbol] = FundingScheduled(
                 ts_init_ns=now_ns, next_settlement_ns=settlement_ns, **where
             )
@@ -109,6 +114,8 @@ class PublicStreams:
             **where, kind=FundingKind.PREDICTED, rate=rate, settlement_time_ns=settlement_ns, ts_init_ns=now_ns
         )
         self.emit(FundingPredicted(ts_init_ns=now_ns, funding=funding))
+        if (self._owed_ns and now_ns >= self._ask_ns) or (self._recheck_ns and now_ns >= min(self._recheck_ns)):
+            self._due.set()
 
     def settlement(self, wired: Wired, rate: Decimal, interval_h: int, at_ns: int, price: Any = None) -> FundingRealised:
         """Make an event of a settled rate, known at its settlement."""
@@ -191,28 +198,37 @@ class PublicStreams:
             await asyncio.sleep(1.0)
 
     async def _settlements(self) -> None:
-        """Ask for every rate that is owed, and for intervals after each settlement."""
-        recheck_ns: list[int] = []
-        pause_s = 0.25
+        """Ask for every rate that is owed, and for intervals after each settlement, at the market's pace."""
         while True:
-            await asyncio.sleep(pause_s)
-            now_ns = self.clock()
-            passed = {c: s.next_settlement_ns for c, s in self.schedules.items() if s.next_settlement_ns <= now_ns}
-            new = {c: at for c, at in passed.items() if at > max(self._settled_ns[c], self._owed_ns.get(c, 0))}
-            self._owed_ns |= new
-            recheck_ns += [at + later for at in set(new.values()) for later in RECHECK_NS]
             try:
-                for coin in list(self._owed_ns):
-                    await self._ask_settled(coin)
-                if recheck_ns and min(recheck_ns) <= now_ns:
-                    recheck_ns = [at for at in recheck_ns if at > now_ns]
+                await asyncio.wait_for(self._due.wait(), 0.25)
+            except TimeoutError:
+                pass
+            self._due.clear()
+            now_ns = self.clock()
+            for coin, schedule in self.schedules.items():
+                if schedule.next_settlement_ns <= now_ns:
+                    self._owe(coin, schedule.next_settlement_ns)
+            try:
+                if self._owed_ns and now_ns >= self._ask_ns:
+                    self._pause_ns = min(2 * self._pause_ns, MINUTE_NS)
+                    self._ask_ns = now_ns + self._pause_ns
+                    for coin in list(self._owed_ns):
+                        await self._ask_settled(coin)
+                if self._recheck_ns and min(self._recheck_ns) <= now_ns:
+                    self._recheck_ns = {at for at in self._recheck_ns if at > now_ns}
                     self._compare_intervals(await self.read_intervals(), now_ns)
             except ExchangeError as error:
                 log.warning("settlements were not answered", venue=self.venue, error=str(error))
-            pause_s = min(pause_s * 2, 15.0) if self._owed_ns else 0.25
+
+    def _owe(self, coin: str, at_ns: int) -> None:
+        if at_ns > max(self._settled_ns[coin], self._owed_ns.get(coin, 0)):
+            self._owed_ns[coin] = at_ns
+            self._ask_ns, self._pause_ns = at_ns + SECOND_NS, SECOND_NS
+            self._recheck_ns |= {at_ns + later for later in RECHECK_NS}
 
     async def _ask_settled(self, coin: str) -> None:
-        for realised in await self.funding_history(coin, self._settled_ns[coin] + 1):
+        for realised in await self.funding_history(coin, self._settled_ns[coin] - DAY_NS):  # gaps tell intervals
             at_ns = realised.funding.settlement_time_ns
             if at_ns > self._settled_ns[coin]:
                 self._settled_ns[coin] = at_ns

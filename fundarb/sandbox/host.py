@@ -11,7 +11,7 @@ import asyncio
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import coincurve
 import orjson
+from msgspec.structs import replace
 
 from ..core.errors import InputError
 from ..core.models import Instrument
@@ -45,12 +46,18 @@ class Market(NamedTuple):
     start_ns: int  # ns since 1970, UTC
 
 
-def synthetic_market(seed: int, days: int, book_minutes: int = 15) -> Market:
+def synthetic_market(
+    seed: int,
+    days: int,
+    book_minutes: int = 15,  # between books
+    spare_days: int = 0,  # of market after those days, for clients that take their time to leave
+    symbols: Sequence[str] = (),  # coins; none: all there are
+) -> Market:
     """Make the usual market; raise InputError if there is no such length."""
     if not 1 <= days <= 365:
         raise InputError(f"{days} days: must be 1 to 365. Nothing was started.")
-    spec = default_spec(seed, days)
-    instruments = default_instruments(spec)
+    spec = replace(default_spec(seed, days), days=days + spare_days, book_minutes=book_minutes)
+    instruments = [terms for terms in default_instruments(spec) if not symbols or terms.symbol in symbols]
     return Market(instruments, SyntheticMarket(spec, instruments), spec.start_ns)
 
 

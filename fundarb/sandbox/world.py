@@ -198,6 +198,12 @@ class World:
                 if latest is not None and latest.ts_init_ns < self.now_ns:
                     self.tell([replace(latest, ts_init_ns=self.now_ns)])
 
+    def tick(self) -> None:
+        """Say the latest marks with a fresh stamp: a moment has passed, and nothing else has changed."""
+        for name in self.instruments:
+            if (mark := self.mark(*name)) is not None and mark.ts_init_ns < self.now_ns:
+                self.tell([replace(mark, ts_init_ns=self.now_ns)])
+
     def submit(self, order: SubmitOrder, tif: TimeInForce | None = None) -> list[Event]:
         """Execute an order now; the reports are told to everybody as well."""
         fate, venue = self.faults.fate(order, self.now_ns), self.venues[order.venue]

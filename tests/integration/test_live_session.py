@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,15 @@ from fundarb.storage.journal_file import read_journal
 
 ROOT = Path(fundarb.__file__).parents[1]
 SYMBOLS = ("DOGE", "LINK")
+EAGER = {"enter_edge_bps": 0.0, "exit_bps_h": -0.5, "horizon_h": 720, "persistence": 0.9}  # once the usual basis is known: a day
 
 
 async def session(folder: Path) -> tuple[dict, dict]:
-    """Trade 27 simulated hours; return the result, and each venue's own books."""
+    """Trade 34 simulated hours; return the result, and each venue's own books."""
     settings = load_settings(ROOT / "settings.ini", env={})
     settings = settings.model_copy(update={"live": settings.live.model_copy(update={"symbols": SYMBOLS})})
     params = load_parameters(ROOT / "params" / "cross_funding" / "demo.json", parameter_schemas())
+    params = replace(params, parameters=params.parameters.model_copy(update=EAGER))
     deposits = {venue: settings.venues[venue].deposit_usd for venue in ("binance", "hyperliquid", "okx")}
     sandbox = Sandbox(synthetic_market(7, 2), deposits, paused=True)
     sandbox.world.advance(sandbox.world.now_ns + 3 * MINUTE_NS)
@@ -41,7 +44,7 @@ async def session(folder: Path) -> tuple[dict, dict]:
             folder=folder / "session",
             title="test",
             origin={"market": "sandbox"},
-            hours=27,
+            hours=34,
             started=way.let_go,
         )
         console = Console(file=io.StringIO(), force_terminal=False)
