@@ -312,8 +312,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fundarb/apps/live_trader.py'),
                                           'fundarb.apps.live_trader.start_streams': ( 'apps_live_trader.html#start_streams',
                                                                                       'fundarb/apps/live_trader.py'),
-                                          'fundarb.apps.live_trader.tell_the_past': ( 'apps_live_trader.html#tell_the_past',
-                                                                                      'fundarb/apps/live_trader.py'),
                                           'fundarb.apps.live_trader.tradable': ( 'apps_live_trader.html#tradable',
                                                                                  'fundarb/apps/live_trader.py')},
             'fundarb.apps.look': { 'fundarb.apps.look.Seen': ('apps_look.html#seen', 'fundarb/apps/look.py'),

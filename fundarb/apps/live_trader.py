@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Connect', 'DOUBTS_S', 'LivePlan', 'read_accounts', 'refuse_foreign', 'tradable', 'live_spec', 'start_streams',
-           'first_news', 'tell_the_past', 'heartbeat', 'session_timers', 'reconciliation', 'LiveSession', 'run_live']
+           'first_news', 'heartbeat', 'session_timers', 'reconciliation', 'LiveSession', 'run_live']
 
 # %% ../../nbs/86c_apps_live_trader.ipynb #imports
 import asyncio
@@ -36,7 +36,7 @@ from ..config.parameters import ParameterSet
 from ..config.settings import Settings
 from ..core.engine import Engine
 from ..core.errors import ExchangeError
-from ..core.events import AccountReported, CandleClosed, Event, ReportAccount, TimerFired
+from ..core.events import AccountReported, Event, ReportAccount, TimerFired
 from ..core.models import Instrument
 from ..core.numbers import HOUR_NS, SECOND_NS, utc_text
 from ..data_providers.feeds import Inbox, Tasks, Timer, decision_timer, history, keep_running
@@ -141,25 +141,14 @@ def start_streams(adapters: Mapping[str, VenueAdapter], instruments: Sequence[In
 
 
 async def first_news(inbox: Inbox, patience_s: float = 20.0) -> None:
-    """Wait until a venue has said something; raise ExchangeError if none does."""
+    """Wait until a venue has said something more; raise ExchangeError if none does."""
+    known = len(inbox)  # reports on accounts, which need not tell what time it is
     waited_s = 0.0
-    while not len(inbox):
+    while len(inbox) == known:
         if waited_s > patience_s:
             raise ExchangeError(f"no venue said anything in {patience_s:g} s. Nothing was started.")
         await asyncio.sleep(0.01)
         waited_s += 0.01
-
-
-async def tell_the_past(
-    loop: LiveLoop, adapters: Mapping[str, VenueAdapter], instruments: Sequence[Instrument], now_ns: int, funding_h: int
-) -> dict[tuple[str, str], int]:  # until when bars are known, by venue and coin
-    """Let a core hear what it must know before its first decision."""
-    known: dict[tuple[str, str], int] = {}
-    for event in await history(adapters, instruments, now_ns, funding_h):
-        loop.take_turn(event)
-        if isinstance(event, CandleClosed):
-            known[event.venue, event.symbol] = event.close_time_ns
-    return known
 
 
 def heartbeat(now_ns: int) -> Timer:
@@ -244,7 +233,8 @@ class LiveSession:
             held.enter_context(on_interrupt(self.ending.ask))
             held.enter_context(self.screen.live or nullcontext())
             try:
-                await (self._begin(loop) if restored is None else self._go_on(loop, restored))
+                began = restored is not None and self.course.began_ns is not None  # before that, nothing was decided
+                await (self._go_on(loop, restored) if began else self._begin(loop))
                 self.inbox.timers += session_timers(self.inbox.clock(), self.plan.bars_h)
                 closed = await loop.trade(self.core.execution, ending=bool(self.course.ended_because))
                 return closed, await self._settle_up(loop)
@@ -253,9 +243,11 @@ class LiveSession:
 
     async def _begin(self, loop: LiveLoop) -> None:
         start_streams(self.adapters, self.spec.instruments, self.tasks)
-        await first_news(self.inbox)
+        await first_news(self.inbox)  # nobody takes from the line meanwhile
         now_ns, slow_h = self.inbox.clock(), int(self.spec.parameters.get("slow_h", 168))
-        await tell_the_past(loop, self.adapters, self.spec.instruments, now_ns, slow_h)
+        for event in await history(self.adapters, self.spec.instruments, now_ns, slow_h):
+            if self.course.is_news(event):
+                loop.take_turn(event)
         await self._keep_time()
 
     async def _keep_time(self) -> None:
