@@ -106,9 +106,10 @@ class LiveLoop:
         self,
         execution: ExecutionService,
         patience_s: float = 120.0,  # wall time from the wish to end until it is given up
+        ending: bool = False,  # the end was asked for before
     ) -> bool:  # everything is closed
         """Trade until the session has ended; return whether nothing is left open."""
-        give_up_s = None
+        give_up_s = asyncio.get_running_loop().time() + patience_s if ending else None
         while True:
             wait_s = None if give_up_s is None else give_up_s - asyncio.get_running_loop().time()
             try:
@@ -120,6 +121,16 @@ class LiveLoop:
                 give_up_s = asyncio.get_running_loop().time() + patience_s
             if give_up_s is not None and is_flat(execution):
                 return True
+
+    async def until(self, done: Callable[[], bool], patience_s: float) -> bool:  # it came to that
+        """Take turns until something holds, or for so long in wall time."""
+        try:
+            async with asyncio.timeout(patience_s):
+                while not done():
+                    self.take_turn(await self._inbox.take())
+        except TimeoutError:
+            pass
+        return done()
 
     async def reports(
         self,

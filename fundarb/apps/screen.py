@@ -77,7 +77,7 @@ def on_interrupt(
 def logging_to(path: Path, settings: Settings) -> Iterator[None]:
     """Send the log to a file of the run for a while, then to standard error again."""
     runtime, secrets = settings.runtime, settings.secrets()
-    with path.open("w") as stream:
+    with path.open("a") as stream:
         configure_logging("json", runtime.log_level, stream, secrets)
         try:
             yield

@@ -52,14 +52,16 @@ def check_place(
 ) -> None:
     """Raise InputError if a place holds something that is not a run."""
     if place.exists() and not (place / SPEC_FILE).exists():
-        if not place.is_dir() or any(place.iterdir()):
+        if not place.is_dir() or any(not each.name.startswith(".") for each in place.iterdir()):
             raise InputError(f"{place} is there and holds no run: nothing was written. Choose another folder.")
 
 
 def write_spec(folder: Path, spec: RunSpec) -> None:
-    """Write the recipe of a run, before anything else is."""
+    """Write the recipe of a run, before anything else is; it is there whole, or not at all."""
     text = msgspec.json.format(msgspec.json.encode(spec), indent=2)
-    (folder / SPEC_FILE).write_bytes(text + b"\n")
+    draft = folder / f".{SPEC_FILE}.draft"
+    draft.write_bytes(text + b"\n")
+    draft.rename(folder / SPEC_FILE)
 
 
 def read_spec(folder: Path) -> RunSpec:

@@ -128,6 +128,7 @@ class BookKeeper:
         self._next_ns = dict.fromkeys(venues, 0)
         self._due: dict[tuple[str, str, int], tuple[Decimal, int]] = {}  # rate, known since
         self._rates: dict[tuple[str, str, int], Decimal] = {}
+        self._paid: set[tuple[str, str, int]] = set()
 
     def _on_placed(self, event: OrderPlaced) -> Iterable[Message]:
         self._books[event.venue].orders[event.client_order_id] = OurOrder(event)
@@ -298,6 +299,9 @@ class Reconciler(Breaks):
     def _on_paid(self, event: FundingPaid) -> Iterator[Message]:
         books = self._books[event.venue]
         key = event.venue, event.symbol, event.settlement_time_ns
+        if key in self._paid:
+            return  # a stream and a read may both tell of it
+        self._paid.add(key)
         self._due.pop(key, None)
         books.cash += event.cash
         still_ns = books.last_fill_ns.get(event.symbol, 0)

@@ -16,7 +16,7 @@ from ..core.events import MarkPriceUpdated, Message, OrderFilled, OrderPlaced
 from ..core.events import PositionChanged, PositionLiquidated, TimerFired
 from ..core.funding import PriceBasis, funding_cash
 from ..core.models import Pair
-from ..core.numbers import exact, to_cash
+from ..core.numbers import MINUTE_NS, exact, to_cash
 from .books import EntryKind, FundingCheck, Ledger, LedgerEntry, book_fill, pnl
 from .positions import Holding, share_cash, share_fill
 
@@ -160,6 +160,7 @@ class LedgerService:
         self._pair_ids = [pair.pair_id for pair in pairs]  # the line in which fills are divided
         self._orders: dict[str, OrderPlaced] = {}  # by client order id
         self._trades: set[tuple[str, str]] = set()  # booked: venue, trade id
+        self._reported_ns = 0
 
     def handlers(self) -> Mapping[type[Event], Handler]:
         return {
@@ -196,8 +197,12 @@ class LedgerService:
         return (_book_fill_of(self.ledger, event, order, self._pair_ids),)
 
     def _on_timer(self, event: TimerFired) -> Iterable[Message]:
-        self.ledger.hear(event.ts_init_ns)
-        return _report(self.ledger, event.ts_init_ns)
+        now_ns = event.ts_init_ns
+        self.ledger.hear(now_ns)
+        if event.name == "heartbeat" and now_ns - self._reported_ns < MINUTE_NS:
+            return ()  # a live session's heart beats each second
+        self._reported_ns = now_ns
+        return _report(self.ledger, now_ns)
 
 # %% ../../nbs/37_portfolio_ledger.ipynb #service-parts
 def _book_fill_of(

@@ -15,11 +15,11 @@ from fundarb.apps.composition import parameter_schemas
 from fundarb.apps.connect import sandbox_way
 from fundarb.apps.live_trader import LivePlan, run_live
 from fundarb.apps.replayer import replay_run
+from fundarb.apps.session_log import opened_record
 from fundarb.config.parameters import load_parameters
-from fundarb.config.settings import load_settings
+from fundarb.config.settings import StorageSettings, load_settings
 from fundarb.core.numbers import MINUTE_NS
 from fundarb.sandbox.host import Sandbox, synthetic_market, write_known
-from fundarb.storage.journal_file import read_journal
 
 ROOT = Path(fundarb.__file__).parents[1]
 SYMBOLS = ("DOGE", "LINK")
@@ -73,10 +73,12 @@ def test_ledger_and_venues_agree_to_the_cent(traded):
 
 
 def test_no_order_is_sent_twice(traded):
-    folder, result, accounts = traded
+    folder, _, accounts = traded
+    with opened_record(folder, StorageSettings()) as record:
+        entries = list(record.entries)
     sent = Counter(
         entry.message.client_order_id
-        for entry in read_journal(folder / "journal.jsonl")
+        for entry in entries
         if type(entry.message).__name__ == "SubmitOrder"
     )
     assert sent and max(sent.values()) == 1

@@ -1,0 +1,203 @@
+"""Kill a trader at seeded moments of a sandbox session, start it again with the same words, and compare the books.
+
+By hand, as long as you like: `python tests/faults/crash_drill.py --count 200 --seed 1`.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter, defaultdict
+from contextlib import closing, contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FUNDARB = [sys.executable, "-c", "from fundarb.apps.cli import main; main()"]  # the command of this checkout
+SYMBOLS, HOURS = "DOGE,LINK", 30  # the strategy enters after a day
+PATIENCE_S = 200.0  # for any one process to come to something
+
+
+def fundarb(*words, **how):
+    return subprocess.Popen([*FUNDARB, *map(str, words), "--settings", str(ROOT / "settings.ini")], cwd=ROOT, **how)
+
+
+def ask(url):
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return json.loads(answer.read())
+
+
+def wait_for(what, found, process):
+    until_s = time.monotonic() + PATIENCE_S
+    while not found():
+        assert time.monotonic() < until_s and process.poll() is None, f"{what} did not come"
+        time.sleep(0.05)
+
+
+@contextmanager
+def sandbox(folder, seed):
+    """Serve three venues from another process; yield the control's address."""
+    file = folder / "sandbox.json"
+    words = ("sandbox", "--json", file, "--seed", seed, "--days", 3, "--speed", 0, "--paused")
+    with (folder / "sandbox.log").open("w") as log:
+        process = fundarb(*words, stdout=log, stderr=log)
+    try:
+        wait_for("the sandbox", file.exists, process)
+        control = json.loads(file.read_text())["control"]
+        yield control
+    finally:
+        process.kill()
+        process.wait()
+
+
+def rows(folder, query, *values):
+    """Look into the log of a session from outside; nothing where there is none yet."""
+    path = folder / "session" / "session.sqlite"
+    if not path.exists():
+        return []
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as connection:
+            return connection.execute(query, values).fetchall()
+    except sqlite3.OperationalError:  # no table yet, or being recovered
+        return []
+
+
+def length(folder):
+    return (rows(folder, "SELECT max(seq) FROM entries") or [(0,)])[0][0] or 0
+
+
+def orders(folder):
+    return rows(folder, "SELECT count(*) FROM entries WHERE kind = 'SubmitOrder'")[0][0] if length(folder) else 0
+
+
+class Drill:
+    """One session, killed again and again."""
+
+    def __init__(self, folder, seed):
+        self.folder, self.chance, self.kills = folder, random.Random(seed), Counter()
+
+    def trade(self):
+        session = self.folder / "session"
+        words = ("live", "--sandbox", self.folder / "sandbox.json", "--session", session, "--symbols", SYMBOLS)
+        words += ("--hours", HOURS, "--params", ROOT / "params" / "cross_funding" / "demo.json")
+        log = (self.folder / "trader.log").open("a")
+        return fundarb(*words, stdout=log, stderr=log)
+
+    def kill_once(self):
+        """Start the trader and kill it; return whether it was killed before it was done."""
+        kind = self.chance.choice(("order", "length", "start")) if self.kills else "order"  # first, let it have a position
+        late_s, more = self.chance.uniform(0, 0.06), self.chance.randrange(1, 400)
+        since, before = length(self.folder), orders(self.folder)
+        trader, began_s = self.trade(), time.monotonic()
+        start_s = self.chance.uniform(0.5, 6.0)
+        moments = {
+            "order": lambda: orders(self.folder) > before,  # durable, and about to leave
+            "length": lambda: length(self.folder) > since + more,
+            "start": lambda: time.monotonic() - began_s > start_s,  # often within the recovery
+        }
+        while not moments[kind]() and trader.poll() is None:
+            if time.monotonic() - began_s > PATIENCE_S:
+                trader.kill()
+                raise AssertionError(f"nothing happened: {self.tail()}")
+            time.sleep(0.002)
+        time.sleep(late_s)
+        if trader.poll() is not None:
+            assert trader.returncode == 0, self.tail()
+            return False
+        os.kill(trader.pid, signal.SIGKILL)
+        trader.wait()
+        self.kills[kind] += 1
+        return True
+
+    def finish(self):
+        """Let the trader come to its end."""
+        trader = self.trade()
+        try:
+            assert trader.wait(PATIENCE_S) == 0, self.tail()
+        finally:
+            trader.kill()
+
+    def tail(self):
+        return (self.folder / "trader.log").read_text()[-3000:]
+
+    def run(self, kills):
+        """Kill so many times, or until the session is over; then let it end."""
+        for _ in range(kills):
+            if not self.kill_once():
+                return
+        self.finish()
+
+    def said(self, kind):
+        found = rows(self.folder, "SELECT payload FROM entries WHERE kind = ? ORDER BY seq", kind)
+        return [json.loads(payload)["message"] for (payload,) in found]
+
+
+def longest_naked_s(fills, marks, tolerance_usd):
+    """Find the longest time in which a coin's net position over all venues was worth more than is tolerated."""
+    net, since_ns, longest_ns = defaultdict(Decimal), {}, 0
+    for fill in sorted(fills, key=lambda fill: fill["ts_event_ns"]):
+        symbol, at_ns = fill["symbol"], fill["ts_event_ns"]
+        net[symbol] += Decimal(fill["qty_base"])
+        if abs(net[symbol]) * marks[symbol] > tolerance_usd:
+            since_ns.setdefault(symbol, at_ns)
+        elif symbol in since_ns:
+            longest_ns = max(longest_ns, at_ns - since_ns.pop(symbol))
+    assert not since_ns, f"uneven in the end: {net}"
+    return longest_ns / 1e9
+
+
+def check(drill, state, tolerance_usd=Decimal(10)):
+    """Compare what the venues say with what the session wrote down; return what was measured."""
+    result = json.loads((drill.folder / "session" / "result.json").read_text())
+    assert result["closed"], drill.tail()
+    sent = Counter(order["client_order_id"] for order in drill.said("SubmitOrder"))
+    assert sent and max(sent.values()) == 1, f"nothing was ordered, or twice: {sent}"
+    booked = defaultdict(set)
+    for fill in drill.said("OrderFilled"):
+        booked[fill["venue"]].add((fill["symbol"], fill["trade_id"], Decimal(fill["qty_base"]), Decimal(fill["price"])))
+    every, marks = [], {}
+    for venue, books in state["venues"].items():
+        theirs = books["orders"]
+        ids = Counter(order["client_order_id"] for order in theirs)
+        assert not ids or max(ids.values()) == 1, f"{venue} has an order twice: {ids}"
+        assert len(theirs) <= sum(order["venue"] == venue for order in drill.said("SubmitOrder"))
+        sizes = Counter((fill["symbol"], Decimal(fill["qty_base"]), Decimal(fill["price"])) for fill in books["fills"])
+        ours = Counter((symbol, qty, price) for symbol, _, qty, price in booked[venue])
+        assert sizes == ours, f"{venue}: fills differ: theirs {sizes - ours}, ours {ours - sizes}"
+        assert not books["positions"], f"{venue} holds {books['positions']}"
+        equity = Decimal(result["reconciliation"][venue]["ledger_equity"])
+        assert abs(equity - Decimal(books["balance"])) < Decimal("0.005"), f"{venue}: {equity} and {books['wallet']}"
+        every += books["fills"]
+        marks |= {fill["symbol"]: Decimal(fill["price"]) for fill in books["fills"]}
+    naked_s = longest_naked_s(every, marks, tolerance_usd)
+    return {"kills": dict(drill.kills), "orders": sum(sent.values()), "fills": len(every), "naked_s": naked_s}
+
+
+def hold(folder, seed, kills):
+    """Hold one drill; return what was measured."""
+    drill = Drill(folder, seed)
+    with sandbox(folder, 7) as control:
+        drill.run(kills)
+        return check(drill, ask(f"{control}/state"))
+
+
+if __name__ == "__main__":
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--count", type=int, default=100, help="kills")
+    words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--each", type=int, default=12, help="kills of one session at most")
+    asked = words.parse_args()
+    done, seed = 0, asked.seed
+    while done < asked.count:
+        place = Path(tempfile.mkdtemp(prefix="crash-drill-"))
+        print(f"seed {seed} in {place}", flush=True)
+        measured = hold(place, seed, min(asked.each, asked.count - done))
+        done, seed = done + max(1, sum(measured["kills"].values())), seed + 1
+        print(f"  {measured}; {done} kills so far", flush=True)
