@@ -27,7 +27,8 @@ from sweep_rules import CAPITAL, FEE, HOURS_YEAR, Market, Rules, check, grid, ma
 
 from fundarb.research.sweep import evaluate  # noqa: E402
 from fundarb.research.sweep_data import Legs, Pairs, SweepData  # noqa: E402
-from fundarb.research.sweep_kernel import RESULTS, Desk  # noqa: E402
+from fundarb.research.sweep_book import Desk  # noqa: E402
+from fundarb.research.sweep_kernel import RESULTS  # noqa: E402
 
 INF, HORIZON_H = np.inf, 24.0
 ENTER_PER_YEAR = HORIZON_H / (HOURS_YEAR * 1e-8)  # an annual fraction as rate units over the horizon
