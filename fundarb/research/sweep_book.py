@@ -78,16 +78,22 @@ class Market(NamedTuple):
     loud: np.ndarray  # (T,) a leg has been silent for more than an hour
 
 
+def _by_hour(*tables: np.ndarray) -> np.ndarray:  # (N, T, tables), of tables (T, N)
+    out = np.empty((*tables[0].shape[::-1], len(tables)))
+    for place, table in enumerate(tables):
+        out[:, :, place] = table.T
+    return out
+
+
 def pack(data: SweepData) -> Market:
     """Pack a market for compiled code."""
     legs, pairs = data.legs, data.pairs
-    by_hour = lambda *tables: np.ascontiguousarray(np.stack(tables, axis=-1, dtype="float64").swapaxes(0, 1))  # noqa: E731
     terms = [legs.half_bps, legs.fee_bps, *legs.step.T, *legs.tick.T]
     terms += [legs.min_base, legs.min_usd, legs.maintenance, legs.margin]
     return Market(
-        leg_hours=by_hour(legs.mark, legs.paid, legs.price, legs.open, legs.level_base),
-        pair_hours=by_hour(pairs.value, pairs.funding, pairs.ref, pairs.silent_h, pairs.may_open),
-        seen=by_hour(pairs.basis_bps, pairs.usual_bps, pairs.volume_usd, pairs.at_cap),
+        leg_hours=_by_hour(legs.mark, legs.paid, legs.price, legs.open, legs.level_base),
+        pair_hours=_by_hour(pairs.value, pairs.funding, pairs.ref, pairs.silent_h, pairs.may_open),
+        seen=_by_hour(pairs.basis_bps, pairs.usual_bps, pairs.volume_usd, pairs.at_cap),
         leg_terms=np.stack(terms, axis=1, dtype="float64"),
         leg_venue=legs.venue.astype("int64"),
         pair_terms=np.stack([*pairs.step.T, pairs.wait_h], axis=1, dtype="float64"),

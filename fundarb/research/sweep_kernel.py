@@ -19,7 +19,7 @@ from .sweep_looks import BASIS, COST, EDGE, FAST, NOW, SLOW, USUAL
 from .sweep_looks import Group, keyed, prepare, signal_c
 from .sweep_trades import BASE, ENTRIES, EQUITY, FEES, FUNDING, HELD, LEAVES, LOGGED
 from .sweep_trades import LOTS, ORDERS, OWED, QTY, REFUSED, ROUND_TRIPS, SIDE, SINCE_H
-from .sweep_trades import SLIPPAGE, UNEVEN, VALUE0, State, add, drop, settle, stand
+from .sweep_trades import SLIPPAGE, UNEVEN, VALUE0, add, drop, empty_state, settle, stand
 from ..strategies.cross_funding_signal import signal
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #leaving
@@ -65,7 +65,7 @@ def _candidate(market, looks, t, place, knobs, cool_h, least, state) -> int:
     while place < order.shape[1] and edges[t, place] >= least:
         p = np.uint64(order[t, place])
         free = state.taken[market.pair_legs[p, COIN]] < t and t - state.rest_h[p] >= cool_h
-        if free and _asked(looks, t, p, 0, knobs) != 0:
+        if free and _asked(looks, t, p, np.int64(0), knobs) != 0:
             return place
         place += 1
     return -1
@@ -79,8 +79,9 @@ def _enter(market, looks, desk, t, place, knobs, notional, cool_h, least, slots,
         p = np.uint64(looks.order[t, place])
         slots -= 1
         taken[market.pair_legs[p, COIN]] = t
-        rows[held] = 0.0
-        rows[held, SIDE] = _asked(looks, t, p, 0, knobs)
+        for column in range(rows.shape[1]):
+            rows[held, column] = 0.0
+        rows[held, SIDE] = _asked(looks, t, p, np.int64(0), knobs)
         if not add(market, desk, t, p, notional, barred, rows[held], state):
             sums[REFUSED] += 1
         elif rows[held, LOTS] > 0:
@@ -102,7 +103,7 @@ def _fill_up(market, looks, desk, t, knobs, notional, barred, state, held) -> No
         short = abs(hold[QTY]) * market.leg_hours[n, t, PRICE] < desk.top_up_below * notional
         if not short or hold[LEAVES] != 0.0 or looks.hot[p, t, EDGE] == -np.inf:
             continue
-        if _asked(looks, t, p, 0, knobs) == int(hold[SIDE]):
+        if _asked(looks, t, p, np.int64(0), knobs) == int(hold[SIDE]):
             state.sums[REFUSED] += not add(market, desk, t, p, notional, barred, hold, state)
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #watch
@@ -188,25 +189,29 @@ def _sum_up(sums, course, start, hours, in_market, halted, out) -> None:
 
 
 @njit
-def _empty(market, deposits, log):
+def _reset(state, deposits) -> None:
     """Start with the deposits and nothing held."""
-    pairs, coins = len(market.pair_legs), market.pair_legs[:, COIN].max() + 1
-    sums = np.zeros(9)
-    sums[BASE] = deposits.sum()
-    return State(np.zeros(pairs + 1, np.uint64), np.zeros((pairs + 1, 9)), sums, deposits.copy(),
-                 np.zeros((3, len(deposits))), np.full(pairs, -np.inf), np.full(coins, -1), log)  # fmt: skip
+    for p in range(len(state.rest_h)):
+        state.rest_h[p] = -np.inf
+    for coin in range(len(state.taken)):
+        state.taken[coin] = -1
+    for place in range(len(state.sums)):
+        state.sums[place] = 0.0
+    for v in range(len(deposits)):
+        state.cash[v] = deposits[v]
+        state.sums[BASE] += deposits[v]
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #walk-one
 @njit
-def _walk(market, looks, desk, first_h, from_row, deposits, shared, own, presorted, out, log, equities):
-    """Run one set; leaves its results in out, its trades in log, its equity in equities."""
-    rows, textbook, start = len(looks.order), desk.textbook, deposits.sum()
+def _walk(market, looks, desk, first_h, from_row, state, shared, own, presorted, out, equities):
+    """Run one set; leaves its results in out, its trades in the log, its equity in equities."""
+    rows, textbook, start = len(looks.order), desk.textbook, state.sums[BASE]
     slots, cool_h, max_silence, notional = int(own[2]), own[3], own[4], own[5]
     knobs = (shared[0], shared[1], shared[2], own[0], own[1])
     least = own[0] if presorted else -1.7976931348623157e308  # refused candidates, -inf, lie below it
-    state = _empty(market, deposits, log)
     course, guard = (start, start, 0.0, 0.0, 0.0, 0.0), np.array([-1.0, start, 0.0, 0.0])
-    held, in_market, shut, halted, short = 0, 0, False, False, False
+    held, in_market = np.int64(0), 0  # typed, lest Numba compile for "0" and for "an integer"
+    shut, halted, short = False, False, False
     for t in range(from_row, rows):
         last, found = t == rows - 1 and not textbook, False
         if not textbook:
@@ -225,14 +230,16 @@ def _walk(market, looks, desk, first_h, from_row, deposits, shared, own, presort
         if held and market.loud[t]:
             found |= _silent(market, t, max_silence, state, held)
         if held and (last or halted):
-            state.rows[:held, LEAVES], found = np.maximum(state.rows[:held, LEAVES], 1.0), True
+            found = True
+            for h in range(held):
+                state.rows[h, LEAVES] = max(state.rows[h, LEAVES], 1.0)
         if found and textbook:
             held = drop(market, desk, t, state, held)
         free = slots - held
         if short and not last:
             _fill_up(market, looks, desk, t, knobs, notional, shut, state, held)
         if free > 0 and not last:
-            place = _candidate(market, looks, t, 0, knobs, cool_h, least, state)
+            place = _candidate(market, looks, t, np.int64(0), knobs, cool_h, least, state)
             if place >= 0:
                 held = _enter(market, looks, desk, t, place, knobs, notional, cool_h, least, free, shut, state, held)
         if found and not textbook:
@@ -248,10 +255,11 @@ def _walk(market, looks, desk, first_h, from_row, deposits, shared, own, presort
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #walk-sets
 def _walk_all_for(tag: int) -> Callable:
-    def walk_all(market, looks, desk, first_h, from_row, deposits, shared, own, presorted, out, log, equities):
+    def walk_all(market, looks, desk, first_h, from_row, deposits, state, shared, own, presorted, out, equities):
         keyed_by = tag  # noqa: F841 the compiled code is kept by it
         for i in range(len(own)):
-            _walk(market, looks, desk, first_h, from_row, deposits, shared, own[i], presorted, out[i], log, equities)
+            _reset(state, deposits)
+            _walk(market, looks, desk, first_h, from_row, state, shared, own[i], presorted, out[i], equities)
 
     return walk_all
 
@@ -278,8 +286,8 @@ def walk_group(
             one = own[i : i + 1]
             results[i] = walk_group(data, desk, prepare(data, desk, shared, one), shared, one, log, course)
         return results
-    where = (data.first_h, data.from_row, data.deposits_usd)
-    _walk_all(group.market, group.looks, desk, *where, floats, own, presorted, results, log, course)
+    where = (data.first_h, data.from_row, data.deposits_usd, empty_state(group.market, data.deposits_usd, log))
+    _walk_all(group.market, group.looks, desk, *where, floats, own, presorted, results, course)
     return results
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #contract

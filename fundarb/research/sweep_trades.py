@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIDE', 'LOTS', 'QTY', 'VALUE0', 'FUNDING0', 'PAID_A0', 'PAID_B0', 'SINCE_H', 'LEAVES', 'BASE', 'FUNDING', 'FEES',
            'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS', 'EQUITY', 'GROSS', 'OWED', 'HELD',
-           'LOGGED', 'State', 'settle', 'stand', 'add', 'drop']
+           'LOGGED', 'State', 'empty_state', 'settle', 'stand', 'add', 'drop']
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #imports
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from numba import njit
 from .sweep_book import A, B, COIN, FEE, HALF, LEVEL, LEVELS, LOT, MAINTENANCE, MARGIN
 from .sweep_book import MARK, MAY_OPEN, MIN_BASE, MIN_USD, OPEN, PAID, PRICE
 from .sweep_book import RECEIVED, REF, STEP, STEP_UNDER, TICK, TICK_UNDER, VALUE, WAIT
-from .sweep_book import collar, steps_in, take, worth
+from .sweep_book import Market, collar, steps_in, take, worth
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #state
 SIDE, LOTS, QTY, VALUE0, FUNDING0, PAID_A0, PAID_B0, SINCE_H, LEAVES = range(9)
@@ -37,6 +37,14 @@ class State(NamedTuple):
     rest_h: np.ndarray  # (P,) hour since which a pair rests
     taken: np.ndarray  # (C,) row until which a coin is taken; HELD
     log: np.ndarray  # (m, 7) by LOGGED; [0, 0] counts
+
+
+def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
+    """Make room for what a set may hold."""
+    pairs, coins, venues = len(market.pair_legs), int(market.pair_legs[:, COIN].max()) + 1, len(deposits)
+    held = np.zeros(pairs + 1, "uint64"), np.zeros((pairs + 1, 9))
+    money = np.zeros(9), np.zeros(venues), np.zeros((3, venues))
+    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), log)
 
 
 @njit
@@ -126,7 +134,11 @@ def _allowed(market, desk, t, p, more, notional, qty, venues) -> bool:
     a, b = market.pair_legs[p, A], market.pair_legs[p, B]
     va, vb = market.leg_venue[a], market.leg_venue[b]
     held_a, held_b = qty * market.leg_hours[a, t, MARK], qty * market.leg_hours[b, t, MARK]
-    equity, gross = venues[EQUITY].sum(), venues[GROSS].sum() + 2 * more
+    equity, gross = 0.0, 0.0
+    for v in range(venues.shape[1]):
+        equity += venues[EQUITY, v]
+        gross += venues[GROSS, v]
+    gross += 2 * more
     gross_a, gross_b = venues[GROSS, va] + more, venues[GROSS, vb] + more
     owed_a = venues[OWED, va] + more * market.leg_terms[a, MAINTENANCE]
     owed_b = venues[OWED, vb] + more * market.leg_terms[b, MAINTENANCE]
@@ -188,7 +200,7 @@ def add(market, desk, t, p, notional, barred, hold, state) -> bool:
     if lots <= 0 or state.sums[ORDERS] + 2 > desk.max_orders:
         return False
     state.sums[ORDERS] += 2
-    _trade(market, t, p, side, lots, desk.entry_collar_bps, hold, state, 1)
+    _trade(market, t, p, side, lots, desk.entry_collar_bps, hold, state, np.int64(1))
     return True
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #drop
@@ -212,5 +224,6 @@ def drop(market, desk, t, state, held) -> int:
         state.taken[market.pair_legs[p, COIN]] = -1 if desk.textbook else t
         held -= 1
         who[h] = who[held]
-        rows[h] = rows[held]
+        for column in range(rows.shape[1]):
+            rows[h, column] = rows[held, column]
     return held
