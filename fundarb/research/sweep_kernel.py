@@ -26,7 +26,7 @@ from ..strategies.cross_funding_signal import signal
 @njit(forceinline=True)
 def _asked(looks, t, p, side, knobs):
     """Ask the signal which side of a pair to hold; 0: neither."""
-    hot, cold = looks.hot, looks.cold
+    hot, cold, t = looks.hot, looks.cold, np.uint64(t)  # unsigned: no look at indices from the end
     return signal_c(
         side, hot[p, t, SLOW], hot[p, t, FAST], cold[p, t, BASIS], cold[p, t, USUAL], cold[p, t, COST],
         knobs[0], knobs[1], knobs[2], knobs[3], knobs[4],
@@ -37,7 +37,7 @@ def _asked(looks, t, p, side, knobs):
 def _wants_out(looks, t, state, held, knobs) -> bool:
     """Mark what the signal wants to leave."""
     found = False
-    for h in range(held):
+    for h in range(np.uint64(held)):
         if state.rows[h, LEAVES] != 0.0:
             found = True
         elif _asked(looks, t, state.who[h], state.rows[h, SIDE], knobs) == 0:
@@ -61,9 +61,9 @@ def _silent(market, t, max_silence, state, held) -> bool:
 @njit(forceinline=True)
 def _candidate(market, looks, t, place, knobs, cool_h, least, state) -> int:
     """Find the next candidate that would be entered, from a place on; -1: there is none."""
-    order, edges = looks.order, looks.edges
-    while place < order.shape[1] and edges[t, place] >= least:
-        p = np.uint64(order[t, place])
+    order, edges, u = looks.order, looks.edges, np.uint64(t)
+    while place < order.shape[1] and edges[u, np.uint64(place)] >= least:
+        p = np.uint64(order[u, np.uint64(place)])
         free = state.taken[market.pair_legs[p, COIN]] < t and t - state.rest_h[p] >= cool_h
         if free and _asked(looks, t, p, np.int64(0), knobs) != 0:
             return place
@@ -131,7 +131,7 @@ def _strained(market, desk, t, state, held) -> bool:
     return found
 
 
-@njit
+@njit(forceinline=True)
 def _watch(desk, hour, before, equity, peak, guard) -> None:
     """Keep the two halts: a day's loss bars openings until midnight UTC, a fall from the peak ends it all."""
     if hour // 24 != guard[DAY]:
@@ -150,8 +150,8 @@ RESULTS = ("net_usd", "price_usd", "funding_usd", "fees_usd", "slippage_usd", "e
 @njit(forceinline=True)
 def _equity(looks, t, state, held) -> float:
     equity = state.sums[BASE]
-    for h in range(held):
-        equity += state.rows[h, QTY] * (looks.hot[state.who[h], t, NOW] - state.rows[h, VALUE0])
+    for h in range(np.uint64(held)):
+        equity += state.rows[h, QTY] * (looks.hot[state.who[h], np.uint64(t), NOW] - state.rows[h, VALUE0])
     return equity
 
 

@@ -109,7 +109,7 @@ def _trade(market, t, p, side, lots, bps, hold, state, kind) -> None:
             log[row, 4], log[row, 5], log[row, 6] = paid_a, paid_b, kind
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #stand
-@njit
+@njit(forceinline=True)
 def stand(market, t, state, held, least_usd) -> bool:
     """Value every venue at mark; tell whether something held fell short of its size."""
     venues, who, rows, short = state.venues, state.who, state.rows, False
