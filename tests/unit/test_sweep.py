@@ -96,7 +96,7 @@ def test_a_signal_that_is_edited_in_its_notebook_is_compiled_again(tmp_path):
     (tmp_path / "nbs").mkdir()
     notebook = tmp_path / "nbs" / "30a_strategies_cross_funding_signal.ipynb"
     shutil.copy(root / "nbs" / notebook.name, notebook)
-    shutil.copy(root / "settings.ini", tmp_path)
+    shutil.copy(root / "pyproject.toml", tmp_path)
     where = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
     env = {name: value for name, value in os.environ.items() if name != "IN_TEST"} | where
 
