@@ -48,7 +48,7 @@ def _run(settings: Settings, data: Path, venues: str, symbols: str, span: tuple[
         raise InputError(f"{error.name} is missing: pip install 'fundarb[research]'. Nothing was started.") from None
     from fundarb.data_providers.history import open_source
     from fundarb.research.sweep_data import sweep_data
-    from fundarb.research.sweep_kernel import desk_of
+    from fundarb.research.sweep_book import desk_of
 
     asked = _names(venues)
     unknown = [venue for venue in asked if venue not in settings.venues]

@@ -18,7 +18,7 @@ from ..data_providers.history import Source
 from .sharpe import annual_sharpe
 from .sweep import Trace, sweep, trace
 from .sweep_data import SweepData, sweep_data
-from .sweep_kernel import Desk, desk_of
+from .sweep_book import Desk, desk_of
 from .validation import Outcome
 from ..strategies.cross_funding_signal import CrossFundingParams
 

@@ -21,7 +21,7 @@ from fundarb.data_providers.synthetic import SyntheticMarket, default_instrument
 from fundarb.research.parity import compare
 from fundarb.research.sweep import trace
 from fundarb.research.sweep_data import sweep_data
-from fundarb.research.sweep_kernel import desk_of
+from fundarb.research.sweep_book import desk_of
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = load_settings(ROOT / "settings.ini", env={})

@@ -1,5 +1,8 @@
 """The sweep against a referee in plain Python, and the promises of its one call."""
 
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -68,3 +71,44 @@ def test_a_dask_cluster_gives_the_same_frame(market):
     with distributed.LocalCluster(**quiet) as cluster:
         there = sweep(data, desk, sets, address=cluster.scheduler_address, progress=False)
     assert here.equals(there)
+
+
+LOOK = """
+import numpy as np
+from fundarb.research.sweep_book import Market
+from fundarb.research.sweep_looks import EDGE, _looks
+
+hours = {name: np.ones((1, 2, 5)) for name in ("leg_hours", "pair_hours")}
+terms = {"leg_terms": np.ones((1, 10)), "pair_terms": np.ones((1, 3))}
+places = {"leg_venue": np.array([0]), "pair_legs": np.zeros((1, 3), "int64"), "loud": np.zeros(2, bool)}
+market = Market(**hours, seen=np.array([[[1.0, 1.0, 1.0, 0.0]] * 2]), **terms, **places)
+spread, hot, cold = np.ones((1, 2)), np.zeros((1, 2, 4)), np.zeros((1, 2, 3))
+knobs = (100.0, 1.0, 0.0, 0.0, 0.0)
+_looks(market, 0, spread, spread, spread, np.ones(1), 0.0, 10.0, np.zeros(1, bool), knobs, hot, cold)
+print(hot[0, 1, EDGE], sum(_looks.stats.cache_hits.values()))
+"""
+
+
+def test_a_signal_that_is_edited_in_its_notebook_is_compiled_again(tmp_path):
+    """The disk keeps compiled code; an edit elsewhere must not leave the sweep with the old signal."""
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "fundarb", tmp_path / "fundarb", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "nbs").mkdir()
+    notebook = tmp_path / "nbs" / "30a_strategies_cross_funding_signal.ipynb"
+    shutil.copy(root / "nbs" / notebook.name, notebook)
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    where = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": str(tmp_path / "kept")}
+    env = {name: value for name, value in os.environ.items() if name != "IN_TEST"} | where
+
+    def run(code: str) -> list[str]:
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert run(LOOK) == ["98.0", "0"]  # 1 bps an hour for 100 h, less costs of 2
+    assert run(LOOK) == ["98.0", "1"]  # from disk
+    text = notebook.read_text()
+    assert text.count("- cost_bps\\n") == 1
+    notebook.write_text(text.replace("- cost_bps\\n", "- 2 * cost_bps\\n"))
+    run(f"from nbdev.export import nb_export; nb_export({str(notebook)!r}, lib_path='fundarb')")
+    assert run(LOOK) == ["96.0", "0"]
