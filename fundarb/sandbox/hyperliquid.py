@@ -23,7 +23,7 @@ from .manners import HEARD, RateWindow, hang_up_when_silent
 from .wire import Answer, Call, Socket
 from .world import World
 
-# %% ../../nbs/73h_sandbox_hyperliquid.ipynb #requests
+# %% ../../nbs/73h_sandbox_hyperliquid.ipynb #weight
 WEIGHT_PER_MIN = 1200
 _TEXT, _HTML = {"Content-Type": "text/plain; charset=utf-8"}, {"Content-Type": "text/html"}
 
@@ -36,7 +36,7 @@ def weight_of(path: str, body: Mapping[str, Any]) -> int:
     batch = action.get("orders") or action.get("cancels") or () if isinstance(action, dict) else ()
     return 1 + len(batch) // 40
 
-
+# %% ../../nbs/73h_sandbox_hyperliquid.ipynb #requests
 class HyperliquidRequests(HyperliquidStreams):
     """The side of the server that answers."""
 

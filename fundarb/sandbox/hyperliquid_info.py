@@ -61,7 +61,7 @@ def _meta(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
 def _contexts(desk: HyperliquidDesk, question: Question) -> list[Any]:
     return [_meta(desk, question), [coin_context(desk, listed) for listed in desk.listings]]
 
-
+# %% ../../nbs/73f_sandbox_hyperliquid_info.ipynb #history
 def _within(question: Question, rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """Keep the rows from startTime to endTime, both included, and the first of them at that."""
     first, last = question.get("startTime") or 0, question.get("endTime") or 2**62

@@ -9,7 +9,6 @@ __all__ = ['VenueWords', 'Subscriptions', 'VenueState', 'hold', 'troubled', 'ser
 import asyncio
 import ssl
 import time
-from typing import Any
 
 from aiohttp import WSMsgType, web
 from msgspec.structs import replace
