@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Opened', 'OPENERS', 'Market', 'synthetic_market', 'recorded_market', 'open_binance', 'open_hyperliquid', 'open_okx',
-           'Sandbox', 'write_known', 'SandboxThread', 'sandbox_thread']
+           'addresses', 'write_known', 'Sandbox', 'SandboxThread', 'sandbox_thread']
 
 # %% ../../nbs/78_sandbox_host.ipynb #imports
 import asyncio
@@ -100,6 +100,18 @@ def open_okx(world: World, traffic: Traffic, faults: FaultBook) -> Opened:
 OPENERS = {"binance": open_binance, "hyperliquid": open_hyperliquid, "okx": open_okx}
 _WS_PATHS = {"binance": "/ws", "hyperliquid": "/ws", "okx": "/ws/v5"}
 
+# %% ../../nbs/78_sandbox_host.ipynb #addresses
+def addresses(venue: str, server: VenueServer, tls: bool) -> dict[str, str]:
+    """Tell where a venue is."""
+    s, port = ("s", server.tls_port) if tls else ("", server.http_port)
+    return {"rest": f"http{s}://127.0.0.1:{port}", "ws": f"ws{s}://127.0.0.1:{port}{_WS_PATHS[venue]}"}
+
+
+def write_known(known: Mapping[str, Any], path: Path) -> None:
+    """Write what clients must know, for its owner's eyes alone."""
+    path.touch(mode=0o600)
+    path.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2) + b"\n")
+
 # %% ../../nbs/78_sandbox_host.ipynb #sandbox
 class Sandbox:
     """Exchanges on loopback, in the running event loop."""
@@ -142,9 +154,7 @@ class Sandbox:
         """Tell what a client must know: where everything is, and the keys."""
         told: dict[str, Any] = {}
         for venue, server in self.servers.items():
-            s, port = ("s", server.tls_port) if self._tls else ("", server.http_port)
-            urls = {"rest": f"http{s}://127.0.0.1:{port}", "ws": f"ws{s}://127.0.0.1:{port}{_WS_PATHS[venue]}"}
-            told[venue] = urls | self._known[venue]
+            told[venue] = addresses(venue, server, self._tls) | self._known[venue]
         hosts = {host: f"127.0.0.1:{s.tls_port}" for s in self.servers.values() for host in s.hosts}
         control = f"http://127.0.0.1:{self.control.port}"
         ca_file = str(self._ca_file)
@@ -167,12 +177,6 @@ class Sandbox:
 
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
-
-
-def write_known(known: Mapping[str, Any], path: Path) -> None:
-    """Write what clients must know, for its owner's eyes alone."""
-    path.touch(mode=0o600)
-    path.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2) + b"\n")
 
 # %% ../../nbs/78_sandbox_host.ipynb #thread
 class SandboxThread:

@@ -19,7 +19,7 @@ from .okx_market import Swap
 from .order_records import SentOrder, Trade
 from .wire_values import ms, plain
 
-# %% ../../nbs/76b_sandbox_okx_account.ipynb #orders
+# %% ../../nbs/76b_sandbox_okx_account.ipynb #order-words
 ORDER_TYPES = {"limit": TimeInForce.GTC, "post_only": TimeInForce.POST_ONLY, "ioc": TimeInForce.IOC}
 ORDER_TYPES |= {"fok": TimeInForce.FOK, "market": TimeInForce.IOC, "optimal_limit_ioc": TimeInForce.IOC}
 _TYPE_NAMES = {tif: name for name, tif in reversed(ORDER_TYPES.items())}
@@ -46,7 +46,7 @@ def fee_text(amount: Decimal) -> str:
     """Write a fee as the venue does: negative was paid."""
     return plain(-amount)
 
-
+# %% ../../nbs/76b_sandbox_okx_account.ipynb #orders
 def order_row(sent: SentOrder, swap: Swap, lever: Decimal, kind: str = "", trade: Trade | None = None) -> dict[str, Any]:
     """Write an order; with a trade, as the push of that trade."""
     order, last = sent.order, trade or (sent.trades[-1] if sent.trades else None)

@@ -61,7 +61,7 @@ class OkxError(ExchangeError):
         super().__init__(WORDS[code].format(about))
         self.code, self.status = code, status
 
-
+# %% ../../nbs/76_sandbox_okx_gate.ipynb #envelopes
 def refused(error: OkxError) -> Answer:
     """Write the envelope of a request that was refused whole."""
     return Answer({"msg": str(error), "code": error.code, "data": []}, error.status)

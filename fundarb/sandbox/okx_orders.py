@@ -146,7 +146,7 @@ def is_settling(desk: OkxDesk, symbol: str) -> bool:
     due = desk.world.schedule(desk.venue, symbol)
     return due is not None and 0 <= desk.world.now_ns - due.next_settlement_ns < SETTLING_NS
 
-# %% ../../nbs/76c_sandbox_okx_orders.ipynb #order
+# %% ../../nbs/76c_sandbox_okx_orders.ipynb #price
 def _price(desk: OkxDesk, swap: Swap, asked: Mapping[str, Any], buys: bool) -> Decimal:
     edge = band(desk, swap, buys)
     if asked["ordType"] in ("market", "optimal_limit_ioc"):
@@ -161,6 +161,34 @@ def _price(desk: OkxDesk, swap: Swap, asked: Mapping[str, Any], buys: bool) -> D
     return price
 
 
+def _is_true(value: Any) -> bool:
+    return value is True or str(value).lower() == "true"
+
+# %% ../../nbs/76c_sandbox_okx_orders.ipynb #submit
+_REFUSED = (
+    ("insufficient margin", "51008", ""),
+    ("minimum", "51020", ""),
+    ("lot step", "51121", ""),
+    ("price tick", "51000", "px"),
+    ("reduce-only", "51169", ""),
+    ("delisted", "51027", ""),
+    ("duplicate", "51016", ""),
+)
+
+
+def _submit(desk: OkxDesk, order: SubmitOrder, wire_id: str, tif: TimeInForce, kind: str) -> SentOrder:
+    sent = desk.records.new(order, wire_id, tif)
+    desk.kinds[sent.number] = kind
+    desk.world.submit(order, tif)
+    if sent.rejected and not sent.rejected.startswith("post-only"):
+        desk.records.forget(sent)
+        for begins, code, about in _REFUSED:
+            if sent.rejected.startswith(begins):
+                raise OkxError(code, about)
+        raise OkxError("50013")
+    return sent
+
+# %% ../../nbs/76c_sandbox_okx_orders.ipynb #order
 def place(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
     """Take an order, or raise OkxError with the code of its refusal at the door."""
     swap = swap_of(desk, asked)
@@ -194,34 +222,6 @@ def place(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
         post_only=tif is TimeInForce.POST_ONLY,
     )
     return _submit(desk, order, wire_id, tif, asked["ordType"])
-
-
-def _is_true(value: Any) -> bool:
-    return value is True or str(value).lower() == "true"
-
-
-def _submit(desk: OkxDesk, order: SubmitOrder, wire_id: str, tif: TimeInForce, kind: str) -> SentOrder:
-    sent = desk.records.new(order, wire_id, tif)
-    desk.kinds[sent.number] = kind
-    desk.world.submit(order, tif)
-    if sent.rejected and not sent.rejected.startswith("post-only"):
-        desk.records.forget(sent)
-        for begins, code, about in _REFUSED:
-            if sent.rejected.startswith(begins):
-                raise OkxError(code, about)
-        raise OkxError("50013")
-    return sent
-
-
-_REFUSED = (
-    ("insufficient margin", "51008", ""),
-    ("minimum", "51020", ""),
-    ("lot step", "51121", ""),
-    ("price tick", "51000", "px"),
-    ("reduce-only", "51169", ""),
-    ("delisted", "51027", ""),
-    ("duplicate", "51016", ""),
-)
 
 # %% ../../nbs/76c_sandbox_okx_orders.ipynb #cancel
 def take_back(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
