@@ -20,10 +20,11 @@ from ..core.funding import PriceBasis, snap_settlement_ns
 from ..core.models import Instrument, Liquidity, VenuePosition
 from ..core.numbers import DAY_NS, HOUR_NS
 from .base import Credentials
-from .ccxt_adapter import CcxtAdapter, refuse_account
+from .ccxt_adapter import CcxtAdapter
 from .ccxt_client import reason_of, told
 from .order_reports import WireFill, WireOrder, WireState
 from .public_streams import Watch, intervals_h
+from .venue_hooks import refuse_account
 from .wire_names import Wired, from_venue_id, to_venue_id
 from .wire_streams import Tapped, log
 
@@ -234,7 +235,7 @@ class _Streams(_Terms):
                 case "ORDER_TRADE_UPDATE":
                     self._hear_update(each["o"])
                 case "ACCOUNT_UPDATE" if each["a"].get("m") == "FUNDING_FEE":
-                    self.payments_due()  # an amount without a coin: the record says which
+                    self.payments.owed.set()  # an amount without a coin: the record says which
                 case "depthUpdate":
                     self._hear_depth(each)
                 case "markPriceUpdate":
@@ -249,7 +250,7 @@ class _Streams(_Terms):
         if fill is not None:
             if raw.get("N", wired.instrument.quote) != wired.instrument.quote:
                 log.error("fee in another currency", venue=self.venue, order=order.client_order_id, fee=raw["N"])
-            self.take_fill(fill)
+            self.trades.take_fill(fill)
         if order.client_order_id in self.reports.known:
             self.reports.take_order(order)
             if self.reports.lacks_fills(order.client_order_id):
@@ -390,5 +391,5 @@ class BinanceAdapter(_Streams):
             wired = self.by_name.get(row["symbol"])
             if wired is not None:
                 at_ns = snap_settlement_ns(int(row["time"]) * MS)
-                paid.append(await self.payment(wired, at_ns, told(row["income"])))
+                paid.append(await self.payments.complete(wired, at_ns, told(row["income"])))
         return paid

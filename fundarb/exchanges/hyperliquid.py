@@ -18,10 +18,11 @@ from ..core.events import AccountReported, FundingPaid, FundingRealised, SubmitO
 from ..core.funding import PriceBasis, next_settlement_ns, snap_settlement_ns
 from ..core.models import Instrument, Liquidity, VenuePosition
 from .base import Credentials
-from .ccxt_adapter import CcxtAdapter, refuse_account
+from .ccxt_adapter import CcxtAdapter
 from .ccxt_client import reason_of, told
 from .order_reports import WireFill, WireOrder, WireState
 from .public_streams import Watch
+from .venue_hooks import refuse_account
 from .wire_names import Wired, from_venue_id, to_venue_id
 from .wire_streams import Tapped
 
@@ -252,12 +253,12 @@ class _Streams(_Terms):
         if name is None and self.reports.unfinished():
             self.resubscribed()  # it may be of an order whose answer is under way: the record will tell
         else:
-            self.take_fill(read_fill(wired, raw, name or f"order-{raw['oid']}", self.address))
+            self.trades.take_fill(read_fill(wired, raw, name or f"order-{raw['oid']}", self.address))
 
     def _hear_payment(self, time_ms: Any, raw: dict[str, Any]) -> None:
         wired = self.by_name.get(raw["coin"])
         if wired is not None:
-            self.take_payment(self._payment(wired, time_ms, raw))
+            self.payments.take(self._payment(wired, time_ms, raw))
 
     def _payment(self, wired: Wired, time_ms: Any, raw: dict[str, Any]) -> FundingPaid:
         qty, rate, cash = wired.qty(raw["szi"]), told(raw["fundingRate"]), told(raw["usdc"])

@@ -18,10 +18,11 @@ from ..core.funding import PriceBasis, snap_settlement_ns
 from ..core.models import Instrument, Liquidity, VenuePosition
 from ..core.numbers import DAY_NS, HOUR_NS
 from .base import Credentials
-from .ccxt_adapter import CcxtAdapter, refuse_account
+from .ccxt_adapter import CcxtAdapter
 from .ccxt_client import told
 from .order_reports import WireFill, WireOrder, WireState
 from .public_streams import Watch, intervals_h
+from .venue_hooks import refuse_account
 from .wire_names import Wired, from_venue_id, to_venue_id
 from .wire_streams import Tapped
 
@@ -185,7 +186,7 @@ class _Streams(_Terms):
         """Build the private instance anew where a login failed: the old one would hang for ever."""
         if isinstance(error, ccxt.AuthenticationError):
             await self.client.rebuild_private()
-            self._listen()
+            self.listen()
 
     def hear(self, frame: Any) -> None:
         """Take a frame apart."""
@@ -213,7 +214,7 @@ class _Streams(_Terms):
     def _hear_order(self, wired: Wired, raw: dict[str, Any]) -> None:
         if raw.get("tradeId") and told(raw.get("fillSz")):
             forced = raw.get("category") in FORCED_CATEGORIES
-            self.take_fill(read_fill(wired, raw, raw["fillFee"] if "fillFee" in raw else raw["fee"], raw["fillTime"], forced))
+            self.trades.take_fill(read_fill(wired, raw, raw["fillFee"] if "fillFee" in raw else raw["fee"], raw["fillTime"], forced))
         order = read_order(wired, raw)
         if order.client_order_id in self.reports.known:
             self.reports.take_order(order)
@@ -342,5 +343,5 @@ class OkxAdapter(_Streams):
             if wired := self.by_name.get(raw["instId"]):
                 at_ns, cash = snap_settlement_ns(int(raw["ts"]) * MS), told(raw.get("pnl") or raw["balChg"])
                 size = wired.qty(abs(told(raw["sz"])))
-                paid.append(await self.payment(wired, at_ns, cash, size, wired.price(raw["px"])))
+                paid.append(await self.payments.complete(wired, at_ns, cash, size, wired.price(raw["px"])))
         return paid
