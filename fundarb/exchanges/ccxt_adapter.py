@@ -23,7 +23,7 @@ from .order_reports import WireOrder
 from .payment_record import PaymentRecord, read_payments
 from .trade_record import TradeRecord, fill_event, keep_up, take_pushed
 from .venue_hooks import MS, Market, VenueHooks
-from .wire_names import Wired, coins_in
+from .wire_names import coins_in
 from .wire_streams import keep, log
 
 # %% ../../nbs/52j_exchanges_ccxt_adapter.ipynb #markets
