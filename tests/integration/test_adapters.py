@@ -61,7 +61,7 @@ class Desk:
         words |= {"clock": lambda: self.world.now_ns, "emit": self.told.append, "timeout_ms": 1500}
         self.adapter = adapter_for(self.venue, **words)
         self.instruments = {each.symbol: each for each in await self.adapter.open()}
-        await self.until(lambda: not self.adapter._missed.is_set())
+        await self.until(lambda: not self.adapter.trades.missed.is_set())
         return self
 
     async def __aexit__(self, *_):
@@ -236,7 +236,7 @@ async def test_funding_is_paid_once_and_to_the_cent(desk):
     account = desk.world.account(desk.venue)
     await desk.until(lambda: len(desk.of(FundingPaid)) >= len(account.funding))
     desk.adapter.resubscribed()  # reads all of it again
-    await desk.until(lambda: not desk.adapter._owed.is_set())
+    await desk.until(lambda: not desk.adapter.payments.owed.is_set())
     paid = {(each.symbol, each.settlement_time_ns): each for each in desk.of(FundingPaid)}
     assert len(paid) == len(desk.of(FundingPaid)) == len(account.funding)
     for key, booked in account.funding.items():
