@@ -118,8 +118,6 @@ class _Terms(CcxtAdapter):
         return config
 
     @property
-
-    @property
     def address(self) -> str:
         """Name the account: what it holds is public."""
         return self.credentials.key if self.credentials is not None else ""

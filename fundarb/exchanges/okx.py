@@ -136,8 +136,6 @@ class _Terms(CcxtAdapter):
         return Wired(instrument=one, name=market["symbol"], qty_units=per)
 
     @staticmethod
-
-    @staticmethod
     def _hours(rate: dict[str, Any]) -> int:
         return max(1, round((int(rate["nextFundingTime"]) - int(rate["fundingTime"])) * MS / HOUR_NS))
 
