@@ -17,6 +17,8 @@ from fundarb.config.parameters import load_parameters
 from fundarb.config.settings import load_settings
 from fundarb.storage.journal_file import read_journal
 
+pytestmark = pytest.mark.alone  # whole sessions against the clock: on a busy machine they fail for want of it
+
 ROOT = Path(fundarb.__file__).parents[1]
 PARAMS = load_parameters(ROOT / "params" / "cross_funding" / "demo.json", parameter_schemas())
 EAGER = {"enter_edge_bps": 0.0, "exit_bps_h": -0.5, "horizon_h": 720, "persistence": 0.9}  # so that two days are enough

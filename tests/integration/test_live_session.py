@@ -21,6 +21,8 @@ from fundarb.config.settings import StorageSettings, load_settings
 from fundarb.core.numbers import MINUTE_NS
 from fundarb.sandbox.host import Sandbox, synthetic_market, write_known
 
+pytestmark = pytest.mark.alone  # whole sessions against the clock: on a busy machine they fail for want of it
+
 ROOT = Path(fundarb.__file__).parents[1]
 SYMBOLS = ("DOGE", "LINK")
 EAGER = {"enter_edge_bps": 0.0, "exit_bps_h": -0.5, "horizon_h": 720, "persistence": 0.9}  # once the usual basis is known: a day
