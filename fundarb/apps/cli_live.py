@@ -8,6 +8,7 @@ __all__ = ['SandboxFile', 'SessionFolder', 'Symbols', 'Hours', 'WITHOUT_NETWORK'
 # %% ../../nbs/88e_apps_cli_live.ipynb #imports
 import asyncio
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,7 +172,7 @@ def scan(
     if as_json:
         print(json.dumps(scan_json(rows, size, hours, seen.now_ns), indent=2))
     else:
-        Console().print(scan_table(rows, size, hours, seen.now_ns))
+        Console(width=None if sys.stdout.isatty() else 110).print(scan_table(rows, size, hours, seen.now_ns))
 
 # %% ../../nbs/88e_apps_cli_live.ipynb #register
 def register(app: typer.Typer) -> None:

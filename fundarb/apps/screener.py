@@ -144,7 +144,7 @@ def scan_table(
     """Draw what a scan found."""
     when = utc_text(now_ns)[:16].replace("T", " ")
     title = f"{when} UTC   {size_usd:,.0f} USD a leg, {horizon_h:g} h held, bps of a leg"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("coin", "long", "short"):
         table.add_column(name, no_wrap=True)
     for name in ("pred/h", "real/h", "APR", "every h", "next UTC", "basis", "cost", "even h", "net", "capacity USD"):
