@@ -70,16 +70,21 @@ class Crossing:
             turned_bps = sell_a_bps if held.long_venue == "binance" else buy_a_bps
             if turned_bps <= w.EXIT_BPS and event.ts_init_ns < self._end_ns:
                 return ()
+            if self._waits(event):
+                return ()
             return (self._decision(event.symbol, held.long_venue == "binance", Decimal(0)),)
         if event.ts_init_ns >= self._end_ns or max(buy_a_bps, sell_a_bps) <= w.ENTER_BPS:
             return ()
-        rates = [self._rate[venue, event.symbol] for venue in w.VENUES]
-        if w.must_wait(event.ts_init_ns, rates, 0, 1):
-            return ()  # the gate would refuse it, and remember that it did
+        if self._waits(event):
+            return ()
         mid = Decimal(repr(((bid_a + ask_a) / 2 + (bid_b + ask_b) / 2) / 2))
         lots = floor(w.NOTIONAL_USD / ask_a / w.LOT_BASE)
         notional_usd = (lots + Decimal("0.5")) * exact(w.LOT_BASE) * mid
         return (self._decision(event.symbol, buy_a_bps > w.ENTER_BPS, notional_usd),)
+
+    def _waits(self, event):
+        """Tell whether the gate and the desk would make it wait, and remember that they did."""
+        return w.must_wait(event.ts_init_ns, [self._rate[venue, event.symbol] for venue in w.VENUES], 0, 1)
 
     def _take(self, funding):
         self._rate[funding.venue, funding.symbol] = int(funding.rate * 10**8)

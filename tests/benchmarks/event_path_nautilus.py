@@ -89,6 +89,8 @@ class Crossing(Strategy):
             if (sell_a_bps if held > 0 else buy_a_bps) <= w.EXIT_BPS and quote.ts_event < self.end_ns:
                 return
             turn = -held
+            if w.must_wait(quote.ts_event, self.rate, a, b):
+                return
         else:
             turn = (buy_a_bps > w.ENTER_BPS) - (buy_a_bps <= w.ENTER_BPS < sell_a_bps)
             if not turn or quote.ts_event >= self.end_ns or w.must_wait(quote.ts_event, self.rate, a, b):

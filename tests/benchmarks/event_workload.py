@@ -13,7 +13,7 @@ import numpy as np
 COINS = {"BTC": 60_000.0, "ETH": 3_000.0, "SOL": 150.0, "LINK": 20.0, "BNB": 600.0}
 VENUES = {"binance": 0.0004, "hyperliquid": 0.00045}  # taker fee, fraction
 INTERVAL_H = {"binance": 8, "hyperliquid": 1}
-CHARGED_S = {"binance": (5, 20), "hyperliquid": (2, 2)}  # no entry so long before and after a settlement
+CHARGED_S = {"binance": (5, 20), "hyperliquid": (2, 2)}  # no order so long before and after a settlement
 NOTIONAL_USD, ENTER_BPS, EXIT_BPS = 10_000.0, 6.0, -1.0
 LOT_BASE, TICK = 0.001, 0.01
 DEPOSIT_USD = 10_000_000
@@ -100,7 +100,7 @@ class Outcome(NamedTuple):
 
 def plain_loop(
     work: Workload,
-    waits: bool,  # no entry before funding is known, nor near a settlement, as our risk gate has it
+    waits: bool,  # no trade before funding is known, nor near a settlement, as our house rules have it
 ) -> Outcome:
     """Trade the workload in one loop, with no engine at all: the answer the engines are checked against."""
     coins, fees = len(COINS), list(VENUES.values())
@@ -127,13 +127,15 @@ def plain_loop(
         buy_a_bps = (bid[b] - ask[a]) / ask[a] * 1e4 + carry_bps
         sell_a_bps = (bid[a] - ask[b]) / ask[b] * 1e4 - carry_bps
         held = side[coin]
+        if waits and must_wait(now_ns, rate, a, b):
+            continue
         if held:
             if (sell_a_bps if held > 0 else buy_a_bps) <= EXIT_BPS and now_ns < work.end_ns:
                 continue
             turn = -held
         else:
             turn = (buy_a_bps > ENTER_BPS) - (buy_a_bps <= ENTER_BPS < sell_a_bps)
-            if not turn or now_ns >= work.end_ns or (waits and must_wait(now_ns, rate, a, b)):
+            if not turn or now_ns >= work.end_ns:
                 continue
             qty[coin] = floor(NOTIONAL_USD / ask[a] / LOT_BASE) * LOT_BASE
         prices = (ask[a], bid[b]) if turn > 0 else (bid[a], ask[b])

@@ -13,9 +13,9 @@ import fundarb
 from fundarb.apps.composition import parameter_schemas
 from fundarb.apps.demo import DemoPlan, run_demo
 from fundarb.apps.replayer import replay_run
+from fundarb.apps.session_log import opened_record
 from fundarb.config.parameters import load_parameters
-from fundarb.config.settings import load_settings
-from fundarb.storage.journal_file import read_journal
+from fundarb.config.settings import StorageSettings, load_settings
 
 pytestmark = pytest.mark.alone  # whole sessions against the clock: on a busy machine they fail for want of it
 
@@ -65,6 +65,7 @@ def test_it_replays(run):
 def test_a_changed_interval_is_told_once(run):
     """Binance settles DOGE every four hours from a settlement on: one change, and not back and forth."""
     _, folder = run
-    told = [entry.message for entry in read_journal(folder / "journal.jsonl")]
+    with opened_record(folder, StorageSettings()) as record:
+        told = [entry.message for entry in record.entries]
     changes = [(c.venue, c.symbol, c.was_h, c.now_h) for c in told if type(c).__name__ == "FundingIntervalChanged"]
     assert changes == [("binance", "DOGE", 8, 4)]
