@@ -6,6 +6,11 @@ import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True, deadline=None)  # a red test is red for everybody
+settings.register_profile("explore", deadline=None)  # other cases each time: --hypothesis-profile=explore
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -97,5 +97,6 @@ def next_step(
         qty_base = floor_to_step(-naked_base, behind.lot_step_base)
         if abs(qty_base) >= behind.min_qty_base and abs(qty_base) * price >= behind.min_notional_usd:
             return Step(behind.venue, qty_base, False)
-    qty_base = floor_to_step(-naked_base, ahead.lot_step_base)
+    most_base = min(abs(naked_base), abs(legs[ahead.venue]))  # both on one side: one leg at a time
+    qty_base = floor_to_step(most_base.copy_sign(-naked_base), ahead.lot_step_base)
     return Step(ahead.venue, qty_base, True) if qty_base else None

@@ -76,7 +76,11 @@ class Desk:
         if how == "rejected":
             return [OrderRejected(**about, reason="insufficient margin")]
         step = PAIR.leg(order.venue).lot_step_base
-        whole = (abs(order.qty_base) * share // step) * step
+        most = abs(order.qty_base)
+        if order.reduce_only:  # venues cut it to the position
+            held = sum((fill.qty_base for fill in self.fills.values() if fill.venue == order.venue), D(0))
+            most = min(most, abs(held)) if held * order.qty_base < 0 else D(0)
+        whole = (most * share // step) * step
         sizes = split(whole, pieces, step)
         fills = [
             OrderFilled(
