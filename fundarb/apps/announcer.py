@@ -40,6 +40,7 @@ class Announcer:
         self._loggers = {line.component: logger(component=line.component) for line in LINES.values()}
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that are announced."""
         return dict.fromkeys(LINES, self._say)
 
     def _say(self, event: Event) -> Iterable[Message]:

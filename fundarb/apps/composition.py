@@ -7,7 +7,7 @@ __all__ = ['STRATEGIES', 'SIMULATED_KINDS', 'StrategyKind', 'parameter_schemas',
            'make_strategy']
 
 # %% ../../nbs/80_apps_composition.ipynb #imports
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from itertools import combinations
 from typing import Any, NamedTuple

@@ -36,6 +36,7 @@ class Course:
         self._settled: set[tuple[str, str, int]] = set()
 
     def handlers(self) -> Mapping[type[Event], Callable[[Event], Iterable[Message]]]:
+        """Name the events that the course follows."""
         kinds = (TimerFired, SessionEnding, FundingRealised, CandleClosed, KillSwitchSet, KillSwitchReset)
         return dict.fromkeys(kinds, self._hear)
 

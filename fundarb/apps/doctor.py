@@ -163,6 +163,7 @@ class Asking:
             self.facts.skew_s = told_ms / 1000 - (sent_s + back_s) / 2
 
     async def fees(self) -> None:
+        """Read the taker fee charged to this account, coin by coin."""
         for coin, name in self.names.items():
             fee = await self.api.fetch_trading_fee(name)
             self.facts.taker_fee_bps[coin] = Decimal(str(fee["taker"])) * 10_000
@@ -172,15 +173,18 @@ class AskingBinance(Asking):
     """Binance: rights are told by the spot host, modes by the futures host."""
 
     async def rights(self) -> None:
+        """Read what the key may do."""
         told = await self.api.sapiGetAccountApiRestrictions()
         self.facts.can_withdraw = bool(told["enableWithdrawals"])
         self.facts.can_trade = bool(told["enableFutures"])
 
     async def modes(self) -> None:
+        """Read whether positions are kept one-way or hedged."""
         told = await self.api.fapiPrivateGetPositionSideDual()
         self.facts.hedge_mode = str(told["dualSidePosition"]).lower() == "true"
 
     async def margins(self) -> None:
+        """Read margin mode and leverage, coin by coin."""
         for coin, name in self.names.items():
             for row in await self.api.fapiPrivateGetSymbolConfig({"symbol": self.api.market(name)["id"]}):
                 if row["symbol"] == self.api.market(name)["id"]:
@@ -192,6 +196,7 @@ class AskingOkx(Asking):
     """OKX: one answer tells rights and modes."""
 
     async def rights(self) -> None:
+        """Read what the key may do, where OKX tells, and the position mode with it."""
         told = (await self.api.privateGetAccountConfig())["data"][0]
         if "perm" in told:
             self.facts.can_withdraw = "withdraw" in told["perm"]
@@ -199,9 +204,10 @@ class AskingOkx(Asking):
         self.facts.hedge_mode = told["posMode"] != "net_mode"
 
     async def modes(self) -> None:
-        pass  # told with the rights
+        """Ask nothing: OKX tells it with the rights."""
 
     async def margins(self) -> None:
+        """Read the leverage of cross margin, coin by coin."""
         for coin, name in self.names.items():
             asked = {"instId": self.api.market(name)["id"], "mgnMode": "cross"}
             for row in (await self.api.privateGetAccountLeverageInfo(asked))["data"]:
@@ -212,17 +218,20 @@ class AskingHyperliquid(Asking):
     """Hyperliquid: an agent's key can trade and nothing else; there is no hedge mode."""
 
     async def rights(self) -> None:
+        """Tell an agent's key, which cannot withdraw, from the account's own."""
         signer = self.api.eth_get_address_from_private_key(self.api.privateKey)
         self.facts.can_withdraw = signer.lower() == self.api.walletAddress.lower()
         self.facts.can_trade = True  # who signs for the account may trade
 
     async def modes(self) -> None:
+        """Note that Hyperliquid keeps positions one-way always."""
         self.facts.hedge_mode = False
 
     async def margins(self) -> None:
-        pass  # set with the first order of a coin, by the session
+        """Ask nothing: the session sets them before the first order of a coin."""
 
     async def fees(self) -> None:
+        """Read the taker fee of this account, which holds for every coin."""
         told = await self.api.publicPostInfo({"type": "userFees", "user": self.api.walletAddress})
         rate_bps = Decimal(str(told["userCrossRate"])) * 10_000
         self.facts.taker_fee_bps |= dict.fromkeys(self.names, rate_bps)

@@ -63,6 +63,7 @@ class LiveBoard:
         self.notices: deque[str] = deque(maxlen=4)
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that the board shows."""
         kinds = (RiskLimitBreached, FundingMissing, FundingIntervalChanged, PositionLiquidated)
         return dict.fromkeys(kinds, self._on_notice)
 

@@ -26,6 +26,7 @@ class LiveVenues:
         self._adapters, self._inbox, self._tasks = adapters, inbox, tasks
 
     def submit(self, command: Command) -> None:
+        """Send a command in a task of its own; the outcome comes as events."""
         self._tasks.start(f"{command.venue} {type(command).__name__}", self._execute(command))
 
     async def _execute(self, command: Command) -> None:
@@ -45,10 +46,11 @@ class LiveVenues:
             raise
 
     def poll(self, until_ns: int) -> Event | None:
+        """Give nothing: reports come by the feed."""
         return None
 
     def on_market(self, event: Event) -> None:
-        pass
+        """Do nothing: real venues know their market."""
 
 # %% ../../nbs/86a_apps_live_loop.ipynb #is-flat
 def is_flat(execution: ExecutionService) -> bool:

@@ -40,6 +40,7 @@ class Recorder:
         self._pair_of: dict[str, str] = {}  # by client order id
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that are recorded."""
         return {
             OrderPlaced: self._on_placed,
             OrderFilled: self._on_filled,

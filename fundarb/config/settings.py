@@ -246,6 +246,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, settings_cls: Any, init_settings: Any, **_: Any) -> Any:
+        """Take settings from nowhere but the arguments, so that every source is read where one can see it."""
         return (init_settings,)  # nothing hidden
 
     @model_validator(mode="after")

@@ -11,8 +11,6 @@ __all__ = ['LegFunding', 'settled_bps', 'Fees', 'planned_fees', 'capital_frac', 
 import math
 from typing import NamedTuple
 
-import msgspec
-
 from .funding import HOURS_PER_YEAR, settlements_ns
 from .models import Instrument, Liquidity
 from .numbers import HOUR_NS

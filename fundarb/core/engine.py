@@ -72,10 +72,11 @@ class MemoryJournal:
         self.entries: list[Entry] = []
 
     def append(self, entry: Entry) -> None:
+        """Keep an entry."""
         self.entries.append(entry)
 
     def flush(self) -> None:
-        pass  # nothing here outlives the process anyway
+        """Do nothing: what is in memory does not outlive the process."""
 
 # %% ../../nbs/06_core_engine.ipynb #engine-halted
 class EngineHalted(Halted):

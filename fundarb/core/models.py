@@ -58,6 +58,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def pair_id(self) -> str:
+        """Name the pair, such as `BTC:binance-okx`."""
         return f"{self.a.symbol}:{self.a.venue}-{self.b.venue}"
 
     @property

@@ -35,6 +35,7 @@ class HourlyRates:
 
     @property
     def last_h(self) -> int:  # hours since 1970; only after the first print
+        """Give the hour of the latest print."""
         return self._first_h + len(self._sums) - 1
 
     def mean_bps(
@@ -67,6 +68,7 @@ class FundingClock:
 
     @property
     def interval_h(self) -> int | None:
+        """Give the interval in force, hours; None before the first is known."""
         return self.intervals[-1][1] if self.intervals else None
 
     def expect(

@@ -43,6 +43,7 @@ class Source:
 
     @property
     def fingerprint(self) -> str:  # hexadecimal; the same for the same data
+        """Give the digest of all data that is read."""
         return self.lake.fingerprint
 
     def legs(self) -> list[InstrumentName]:  # sorted

@@ -38,14 +38,17 @@ class ImportReport(msgspec.Struct, kw_only=True):
 
     @property
     def added(self) -> int:
+        """Count the rows that were new."""
         return sum(each.added for each in self.accepted)
 
     @property
     def known(self) -> int:
+        """Count the rows that were there already."""
         return sum(each.known for each in self.accepted)
 
     @property
     def refused_files(self) -> int:
+        """Count the files that were refused whole."""
         return sum(refusal.scope == "file" for refusal in self.refusals)
 
     @property

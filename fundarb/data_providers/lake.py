@@ -112,6 +112,7 @@ class SeriesFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def key(self) -> SeriesKey:
+        """Name the series that the file holds."""
         return SeriesKey(self.dataset, self.bar, self.venue, self.symbol)
 
 
@@ -293,6 +294,7 @@ class SeriesCoverage(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def missing(self) -> int:
+        """Count the rows that should be there and are not."""
         return self.expected - self.rows
 
     def as_dict(self) -> dict[str, object]:
@@ -350,6 +352,7 @@ class Lake:
         return hashlib.sha256(msgspec.json.encode(self.manifest)).hexdigest()
 
     def series(self) -> list[SeriesKey]:  # sorted
+        """List the series that are there."""
         return list(self._files)
 
     def venues(self, symbol: str) -> list[str]:  # sorted
@@ -357,6 +360,7 @@ class Lake:
         return sorted({key.venue for key in self._files if key.symbol == symbol})
 
     def listing(self, venue: str, symbol: str) -> Listing | None:
+        """Give the listing of an instrument; None if none is known."""
         return self._listings.get((venue, symbol))
 
     def funding(

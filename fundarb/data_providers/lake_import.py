@@ -37,6 +37,7 @@ class Piece(NamedTuple):
 
     @property
     def name(self) -> InstrumentName:
+        """Name the instrument, venue and symbol."""
         return self.key.venue, self.key.symbol
 
     def refusal(

@@ -38,6 +38,7 @@ class WallClock:
         """Ignore it: in production a venue's stamp is a measurement, not the time."""
 
     def wait_s(self, until_ns: int) -> float:
+        """Give the seconds to sleep until a moment; 0 if it has passed."""
         return max(0.0, (until_ns - self()) / 1e9)
 
 # %% ../../nbs/56_data_providers_market_clock.ipynb #venue-clock
@@ -51,8 +52,10 @@ class VenueClock:
         return self._now_ns
 
     def observe(self, stamp_ns: int) -> None:
+        """Take a venue's stamp as the time if it is the latest seen."""
         if stamp_ns > self._now_ns:
             self._now_ns = stamp_ns
 
     def wait_s(self, until_ns: int) -> None:
+        """Give None: only the next stamp brings time forward."""
         return None

@@ -12,7 +12,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
 import pandas as pd
 
 from ..core.errors import DataError

@@ -214,12 +214,14 @@ class VenueAverage:
         self._samples = self._weighted = 0
 
     def add(self, samples: Sequence[int]) -> None:  # in units of PREMIUM_STEP
+        """Take premium samples into the average."""
         before, self._samples = self._samples, self._samples + len(samples)
         weights = range(before + 1, self._samples + 1) if self._linear else repeat(1)
         self._weighted += sum(map(mul, weights, samples))
 
     @property
     def premium(self) -> Decimal:  # fraction of the index
+        """Give the average premium so far."""
         weights = self._samples * (self._samples + 1) // 2 if self._linear else self._samples
         return PREMIUM_STEP * self._weighted / weights
 
@@ -287,6 +289,7 @@ class Lane:
         self._halts = [(i.at_ns, i.at_ns + i.hours * HOUR_NS) for i in own if isinstance(i, Halt)]
 
     def is_halted(self, time_ns: int) -> bool:
+        """Tell whether the venue publishes nothing at a moment."""
         for since_ns, until_ns in self._halts:
             if since_ns <= time_ns < until_ns:
                 return True
@@ -309,6 +312,7 @@ class Lane:
         )
 
     def mark(self, hour: int, now_ns: int) -> MarkPriceUpdated:
+        """Give the mark and the oracle price of an hour."""
         mark, oracle, venue, symbol = self.path.marks[hour], self.path.oracles[hour], self.venue, self.symbol
         return MarkPriceUpdated(ts_init_ns=now_ns, venue=venue, symbol=symbol, mark_price=mark, oracle_price=oracle)
 

@@ -29,6 +29,7 @@ class RandomStream:
         self._bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key))
 
     def uniforms(self, count: int) -> np.ndarray:  # (count,) float64, in [0, 1)
+        """Draw uniform numbers."""
         return (self._bits.random_raw(count) >> np.uint64(11)) * 2.0**-53
 
     def normals(self, count: int) -> np.ndarray:  # (count,) float64, mean 0, sd 1, within +-6
@@ -172,12 +173,15 @@ class TickGrid:
         self._above, self._below = step.as_integer_ratio()
 
     def steps(self, values: np.ndarray) -> np.ndarray:  # float64, not yet rounded
+        """Turn prices into ticks."""
         return values * self._below / self._above
 
     def values(self, steps: np.ndarray) -> np.ndarray:
+        """Turn ticks into prices."""
         return steps * self._above / self._below
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
+        """Round prices to their nearest tick."""
         return self.values(np.rint(self.steps(values)))
 
 # %% ../../nbs/26a_data_providers_synthetic_paths.ipynb #ladder

@@ -79,6 +79,7 @@ class Connection:
 
     @property
     def sandboxed(self) -> bool:
+        """Tell whether requests go to a sandbox."""
         return self.table is not None
 
     def session(self) -> Any:  # an aiohttp session; close it

@@ -77,6 +77,7 @@ class OrderReports:
         self.known.setdefault(client_order_id, _Known(symbol, qty_base))
 
     def done(self, client_order_id: str) -> bool:
+        """Tell whether an order is known to have ended."""
         known = self.known.get(client_order_id)
         return known is not None and known.done
 

@@ -127,21 +127,27 @@ class PublicStreams:
     # what a venue's class gives -------------------------------------------------------------
 
     def book_watches(self, wired: list[Wired]) -> Iterable[Watch]:
+        """List the venue's streams of order books."""
         raise NotImplementedError
 
     def mark_watches(self, wired: list[Wired]) -> Iterable[Watch]:
+        """List the venue's streams of mark prices."""
         raise NotImplementedError
 
     def funding_watches(self, wired: list[Wired]) -> Iterable[Watch]:
+        """List the venue's streams of funding rates."""
         raise NotImplementedError
 
     async def ask_marks(self) -> None:
+        """Read the marks by request and emit them."""
         raise NotImplementedError
 
     async def read_intervals(self) -> dict[str, int]:  # coin: hours
+        """Read the funding intervals in force."""
         raise NotImplementedError
 
     async def funding_history(self, symbol: str, since_ns: int) -> list[FundingRealised]:
+        """Read the rates that were settled since a moment."""
         raise NotImplementedError
 
     # for ever ------------------------------------------------------------------------------

@@ -146,6 +146,7 @@ class VenueOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def left_base(self) -> Decimal:  # + to buy, - to sell
+        """Give what is still to be filled."""
         return self.order.qty_base - self.filled_base
 
     @property

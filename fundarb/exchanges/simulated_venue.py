@@ -52,6 +52,7 @@ class NoFaults:
     ordinary = Fate()
 
     def fate(self, command: Command, at_ns: int) -> Fate:
+        """Let every command meet an ordinary fate."""
         return self.ordinary
 
 # %% ../../nbs/51b_exchanges_simulated_venue.ipynb #refusal

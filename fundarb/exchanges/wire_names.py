@@ -44,6 +44,7 @@ class Wired(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def symbol(self) -> str:
+        """Give our name of the coin."""
         return self.instrument.symbol
 
     def qty_text(self, qty_base: Decimal) -> str | None:  # None: less than one lot
@@ -66,9 +67,11 @@ class Wired(msgspec.Struct, frozen=True, kw_only=True):
         return Decimal(1).scaleb(min(decimals - 6, 0))
 
     def qty(self, value: Any) -> Decimal:  # base units
+        """Turn a venue's quantity into base units."""
         return (told(value) * self.qty_units).normalize() + 0
 
     def price(self, value: Any) -> Decimal:  # quote per base unit
+        """Turn a venue's price into quote per base unit."""
         return told(value) / self.instrument.units_per_price
 
     def levels(self, side: Iterable[Any], limit: int) -> tuple[Level, ...]:  # best first

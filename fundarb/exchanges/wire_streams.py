@@ -23,6 +23,7 @@ class Tapped:
     on_socket: Callable[[str], None] | None = None
 
     def handle_message(self, client: Any, message: Any) -> None:
+        """Let ccxt handle a frame, then show it to who listens."""
         try:
             super().handle_message(client, message)  # type: ignore[misc]
         finally:
@@ -30,6 +31,7 @@ class Tapped:
                 self.on_frame(message)
 
     def on_connected(self, client: Any, message: Any = None) -> None:
+        """Tell that a socket stands, new or again."""
         super().on_connected(client, message)  # type: ignore[misc]
         if self.on_socket is not None:
             self.on_socket(client.url)

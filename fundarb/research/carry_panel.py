@@ -6,7 +6,7 @@
 __all__ = ['CarryPanel', 'carry_panel', 'trailing_bps_h', 'ahead_bps_h', 'Carried', 'carry']
 
 # %% ../../nbs/61a_research_carry_panel.ipynb #imports
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import combinations
 from typing import NamedTuple
 

@@ -7,7 +7,7 @@ __all__ = ['DEFAULT_LIMITS', 'forecast_samples', 'Quality', 'signal_quality', 'Q
            'check_signal_quality']
 
 # %% ../../nbs/63_research_signal_quality.ipynb #imports
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np

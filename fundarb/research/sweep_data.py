@@ -88,10 +88,12 @@ class SweepData(NamedTuple):
 
     @property
     def hours(self) -> int:  # of decisions
+        """Count the hours of decisions."""
         return len(self.pairs.ref) - self.from_row
 
     @property
     def times(self) -> pd.DatetimeIndex:  # hours of decisions, UTC
+        """Give the hours of decisions."""
         first = pd.Timestamp((self.first_h + self.from_row) * HOUR_NS, tz="UTC")
         return pd.date_range(first, periods=self.hours, freq="h")
 

@@ -36,6 +36,7 @@ class ListenKeys:
 
     @property
     def valid(self) -> bool:
+        """Tell whether the key was given out and has not expired."""
         return bool(self.key) and self._wall() < self._until_s
 
     def open(self) -> str:

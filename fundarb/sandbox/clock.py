@@ -113,6 +113,7 @@ class SandboxClock:
 
     @property
     def paused(self) -> bool:
+        """Tell whether time stands still by request."""
         return not self._running.is_set()
 
     def pause(self) -> None:

@@ -25,10 +25,12 @@ class Listing(NamedTuple):
 
     @property
     def coin(self) -> str:
+        """Give the coin's name on the wire."""
         return self.terms.venue_symbol
 
     @property
     def sz_decimals(self) -> int:
+        """Give the decimals of sizes, as the venue publishes them."""
         exponent = (self.terms.lot_step_base / self.terms.units_per_price).normalize().as_tuple().exponent
         return max(0, -int(exponent))
 

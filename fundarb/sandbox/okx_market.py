@@ -30,14 +30,17 @@ class Swap(NamedTuple):
 
     @property
     def inst_id(self) -> str:
+        """Give the swap's name on the wire."""
         return self.terms.venue_symbol
 
     @property
     def family(self) -> str:
+        """Name the family that shares an index."""
         return self.inst_id.removesuffix("-SWAP")
 
     @property
     def contract_base(self) -> Decimal:  # ctVal: base units
+        """Give the base units of one contract."""
         return self.terms.lot_step_base / _LOT
 
     def contracts(self, qty_base: Decimal) -> str:  # any sign

@@ -28,6 +28,7 @@ class Call(NamedTuple):
 
     @property
     def endpoint(self) -> str:
+        """Name method and path."""
         return f"{self.method} {self.path}"
 
     def form(self) -> dict[str, str]:
@@ -49,6 +50,7 @@ class Answer(NamedTuple):
 
     @property
     def raw(self) -> bytes:
+        """Give the bytes that go out."""
         return self.body if isinstance(self.body, bytes) else orjson.dumps(self.body)
 
 # %% ../../nbs/70c_sandbox_wire.ipynb #socket

@@ -18,7 +18,7 @@ from ..core.events import FundingRealised, FundingScheduled, MarkPriceUpdated
 from ..core.events import PositionLiquidated, SubmitOrder
 from ..core.funding import FundingKind, FundingRate, next_settlement_ns
 from ..core.models import Instrument, Liquidity
-from ..core.numbers import HOUR_NS, exact
+from ..core.numbers import exact
 from ..exchanges.simulated_account import Account, TimeInForce, fill, margin
 from ..exchanges.simulated_forces import forced_order, move
 from ..exchanges.simulated_venue import Faults, NoFaults, SimulatedVenue
