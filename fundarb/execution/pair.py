@@ -93,10 +93,10 @@ def next_step(
     if abs(naked_base) * price <= tolerance_usd:
         return None
     ahead, behind = sorted((pair.a, pair.b), key=lambda leg: -abs(legs[leg.venue]))
-    if may_complete:
+    if may_complete and legs[ahead.venue] * legs[behind.venue] <= 0:
         qty_base = floor_to_step(-naked_base, behind.lot_step_base)
         if abs(qty_base) >= behind.min_qty_base and abs(qty_base) * price >= behind.min_notional_usd:
             return Step(behind.venue, qty_base, False)
-    most_base = min(abs(naked_base), abs(legs[ahead.venue]))  # both on one side: one leg at a time
-    qty_base = floor_to_step(most_base.copy_sign(-naked_base), ahead.lot_step_base)
+    most_base = min(abs(naked_base), abs(legs[ahead.venue])).copy_sign(-naked_base)
+    qty_base = floor_to_step(most_base, ahead.lot_step_base)
     return Step(ahead.venue, qty_base, True) if qty_base else None

@@ -4,7 +4,7 @@ from collections import defaultdict
 from decimal import Decimal as D
 from fractions import Fraction
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -164,7 +164,6 @@ def payments_of(events, venue):
 
 
 @given(sessions())
-@settings(max_examples=40, deadline=None)
 def test_equity_is_what_the_events_add_up_to(events):
     """I1, I2, I3, I11: positions, wallets and equity against plain sums over the events, exactly."""
     ledger = tell(events)
@@ -186,7 +185,6 @@ def test_equity_is_what_the_events_add_up_to(events):
 
 
 @given(sessions(marks=rough_marks, size=24))
-@settings(max_examples=40, deadline=None)
 def test_report_adds_up_whatever_the_digits_of_the_marks(events):
     """Price + funding - fees is the change in equity: in total, by venue, and over the pairs."""
     ledger = tell(events)
@@ -202,7 +200,6 @@ def test_report_adds_up_whatever_the_digits_of_the_marks(events):
 
 
 @given(sessions())
-@settings(max_examples=20, deadline=None)
 def test_book_and_wallets_are_two_views_of_one_thing(events):
     """The lines of a venue, with what its position cost, are its wallet; the sums are those of the lines."""
     ledger = tell(events)
@@ -236,7 +233,6 @@ def matched(fills, last_in_first_out):
 
 
 @given(st.lists(st.tuples(lots, prices), max_size=30), prices)
-@settings(max_examples=40, deadline=None)
 def test_profit_does_not_depend_on_the_cost_method(fills, last):
     """I4: average, first in first out, last in first out, and no method at all: one total, exactly."""
     position, realised = FLAT, D(0)
@@ -251,7 +247,6 @@ def test_profit_does_not_depend_on_the_cost_method(fills, last):
 
 
 @given(st.lists(st.tuples(lots, prices), max_size=30))
-@settings(max_examples=40, deadline=None)
 def test_position_is_cost_of_one_side_only(fills):
     """The cost has the sign of the quantity, a flat position has none, and only reductions realise."""
     position = FLAT
@@ -265,7 +260,6 @@ def test_position_is_cost_of_one_side_only(fills):
 
 
 @given(lots, prices, st.lists(st.integers(1, 9), min_size=1, max_size=6), st.tuples(lots, prices), prices)
-@settings(max_examples=40, deadline=None)
 def test_splitting_a_fill_at_one_price_changes_nothing(qty, price, weights, before, last):
     """I15: cost may differ by the roundings of the partial closes, profit in all does not."""
     start, _ = apply(FLAT, *before)
@@ -300,7 +294,6 @@ def test_shares_of_a_fill_add_up_and_only_close(qty, held):
 
 
 @given(st.lists(st.tuples(lots, st.integers(0, 4 * HOUR_NS)), min_size=1, max_size=12), prices, rates)
-@settings(max_examples=40, deadline=None)
 def test_payment_is_expected_on_what_was_held_just_before_the_settlement(fills, price, rate):
     """I5: our expectation is -quantity * price * rate with fills stamped before the instant, in any order heard."""
     settled_ns = START_NS + 2 * HOUR_NS
@@ -315,7 +308,6 @@ def test_payment_is_expected_on_what_was_held_just_before_the_settlement(fills, 
 
 
 @given(sessions())
-@settings(max_examples=20, deadline=None)
 def test_pairs_share_a_payment_by_what_each_held_at_its_settlement(events):
     """The shares add up exactly, and each is its quantity's part of the whole."""
     ledger = tell(events)
@@ -332,7 +324,6 @@ def test_pairs_share_a_payment_by_what_each_held_at_its_settlement(events):
 
 
 @given(st.lists(lots, min_size=1, max_size=5), prices, rates)
-@settings(max_examples=40, deadline=None)
 def test_funding_sums_to_zero_over_a_closed_set_of_accounts(quantities, price, rate):
     """I6: whatever one account receives at a settlement, the others pay."""
     total, settled_ns = D(0), START_NS + HOUR_NS
@@ -346,7 +337,6 @@ def test_funding_sums_to_zero_over_a_closed_set_of_accounts(quantities, price, r
 
 
 @given(lots, lots, prices, rates, st.none() | prices)
-@settings(max_examples=40, deadline=None)
 def test_pairs_that_hold_each_other_pay_each_other(qty, other, price, rate, said):
     """A flat account is paid nothing, and each of its pairs has what it would have had alone."""
     settled_ns = START_NS + HOUR_NS
@@ -367,7 +357,6 @@ def test_pairs_that_hold_each_other_pay_each_other(qty, other, price, rate, said
 
 
 @given(lots, prices, prices, fees, fees, cash)
-@settings(max_examples=40, deadline=None)
 def test_round_trip_at_one_price_costs_its_fees(qty, price, mark_price, fee_in, fee_out, paid):
     """I7: out where it came in, nothing is left but funding and fees."""
     trip = [fill(1, "okx", START_NS, qty, price, fee_in), fill(2, "okx", START_NS + 2 * HOUR_NS, -qty, price, fee_out)]
@@ -379,7 +368,6 @@ def test_round_trip_at_one_price_costs_its_fees(qty, price, mark_price, fee_in, 
 
 
 @given(lots, prices, prices, prices, prices, st.integers(-20_000_00, 20_000_00))
-@settings(max_examples=40, deadline=None)
 def test_parallel_move_is_no_profit_of_a_matched_pair(qty, price_a, price_b, mark_a, mark_b, move_cents):
     """I8: what both venues' prices gain together, the legs give each other."""
     move = move_cents * D("0.01")
@@ -396,7 +384,6 @@ def test_parallel_move_is_no_profit_of_a_matched_pair(qty, price_a, price_b, mar
 
 
 @given(sessions(foreign=False), st.randoms(use_true_random=False))
-@settings(max_examples=20, deadline=None)
 def test_pairs_on_one_instrument_do_not_disturb_each_other(events, random):
     """Each pair's price, fees and slippage are the same alone, and however their fills are interleaved."""
     trades = [e for e in events if isinstance(e, OrderPlaced | OrderFilled)]
@@ -415,7 +402,6 @@ def test_pairs_on_one_instrument_do_not_disturb_each_other(events, random):
 
 
 @given(sessions(marks=rough_marks), st.randoms(use_true_random=False))
-@settings(max_examples=20, deadline=None)
 def test_replay_and_repetition_make_the_same_books(events, random):
     """I9: read back from the journal, and with every fill and payment said again at random places."""
     journal = MemoryJournal()
@@ -449,7 +435,6 @@ def mirrored(event):
 
 
 @given(sessions())
-@settings(max_examples=20, deadline=None)
 def test_swapping_sides_and_rates_leaves_funding_and_turns_prices_round(events):
     """I13: long for short, with rates negated, receives the same and gains what the other lost."""
     was, now = attribution(tell(events)), attribution(tell([mirrored(event) for event in events]))
@@ -470,7 +455,6 @@ def scaled(event, k):
 
 
 @given(sessions(), st.integers(2, 50))
-@settings(max_examples=20, deadline=None)
 def test_twice_the_size_is_twice_the_money(events, k):
     """I14: with fees in proportion, every part grows with the quantity; shares of thirds by a cash unit each."""
     was, now = attribution(tell(events)), attribution(tell([scaled(event, k) for event in events]))
@@ -484,7 +468,6 @@ def test_twice_the_size_is_twice_the_money(events, k):
 
 
 @given(sessions(foreign=False), st.integers(2, 4))
-@settings(max_examples=20, deadline=None)
 def test_a_fill_in_parts_is_the_same_fill(events, n):
     """I15 in the books: as many parts at one price, with the fee in parts, leave every number where it was."""
     pieces = []
@@ -501,7 +484,6 @@ def test_a_fill_in_parts_is_the_same_fill(events, n):
 
 
 @given(sessions(), st.lists(st.tuples(st.permutations(VENUES), cash.map(abs), fees.map(abs)), max_size=4))
-@settings(max_examples=20, deadline=None)
 def test_transfers_change_no_profit_but_their_fees(events, transfers):
     """I12: what leaves less the fee arrives; in total only the fees are gone."""
     ledger = tell(events)
@@ -522,7 +504,6 @@ def test_transfers_change_no_profit_but_their_fees(events, transfers):
 
 
 @given(sessions(size=24))
-@settings(max_examples=20, deadline=None)
 def test_history_of_what_was_held_agrees_with_the_fills(events):
     """At every instant, backwards from now: what each pair held is the sum of its lines before."""
     ledger = tell(events)

@@ -245,7 +245,6 @@ plans = st.sampled_from(["taker", "taker", "twap", "maker", "iceberg"])
 randoms = st.integers(0, 2**32).map(random.Random)
 
 
-@settings(max_examples=60, deadline=None)
 @given(randoms, plans)
 def test_every_fill_counts_once_and_the_legs_come_together(rng, plan):
     """I1 and I10: legs are the venues' fills, no order fills beyond its size, nothing is left working or naked."""
@@ -260,7 +259,6 @@ def test_every_fill_counts_once_and_the_legs_come_together(rng, plan):
     assert naked_base < BINANCE.lot_step_base or naked_base * 60_001 <= session.settings.delta_tolerance_usd
 
 
-@settings(max_examples=40, deadline=None)
 @given(randoms, plans)
 def test_states_move_by_the_table_and_the_journal_replays(rng, plan):
     """I9: a fresh core fed with the same inputs says the same; no pair makes a move that the table lacks."""
@@ -274,7 +272,6 @@ def test_states_move_by_the_table_and_the_journal_replays(rng, plan):
     assert replay(session.journal.entries, session.services()) is None
 
 
-@settings(max_examples=40, deadline=None)
 @given(randoms, plans)
 def test_what_is_frozen_sends_nothing(rng, plan):
     session = Session(rng, plan)
@@ -290,7 +287,6 @@ def test_what_is_frozen_sends_nothing(rng, plan):
     assert not [message for message in said if isinstance(message, SubmitOrder)]
 
 
-@settings(max_examples=40, deadline=None)
 @given(randoms)
 def test_what_was_naked_for_a_time_was_naked(rng):
     session = play(rng, "maker")

@@ -2,7 +2,7 @@
 
 from decimal import Decimal as D
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -177,7 +177,6 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(steps, min_size=10, max_size=60))
 def test_real_exposure_never_exceeds_a_limit(script):
     world = World()

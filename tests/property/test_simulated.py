@@ -2,7 +2,7 @@
 
 from decimal import Decimal as D
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -64,7 +64,6 @@ def books(draw):
     return BookUpdated(ts_init_ns=0, venue="binance", symbol="BTC", bids=sides[0], asks=sides[1])
 
 
-@settings(max_examples=60, deadline=None)
 @given(books(), st.lists(st.tuples(quantities, limits), min_size=1, max_size=6))
 def test_no_sequence_of_takes_exceeds_its_limits_or_the_book(book, orders):
     depth = Depth(book, TERMS)
@@ -86,7 +85,6 @@ def test_no_sequence_of_takes_exceeds_its_limits_or_the_book(book, orders):
             assert sum(side * qty for qty, price in taken if side * qty > 0 and side * price <= side * limit) <= within
 
 
-@settings(max_examples=60, deadline=None)
 @given(books(), quantities, limits)
 def test_a_take_leaves_nothing_that_it_could_have_had(book, qty_base, limit):
     depth = Depth(book, TERMS)
@@ -170,7 +168,6 @@ def play(session, deposit=D(60), latency_ns=700_000_000_000, poll_each_step=True
     return exchange, reports
 
 
-@settings(max_examples=50, deadline=None)
 @given(sessions)
 def test_the_wallet_is_what_its_flows_add_up_to(session):
     """I1, I2 and I3, exactly: quantities, cash and equity from the reports alone."""
@@ -189,7 +186,6 @@ def test_the_wallet_is_what_its_flows_add_up_to(session):
     assert margin(account, {"BTC": D(101)}).equity == account.deposit - spent + held * 101 + cash
 
 
-@settings(max_examples=50, deadline=None)
 @given(sessions)
 def test_every_order_has_one_life_and_one_end(session):
     """I10: taken or refused once, never overfilled, and cancelled exactly when something is left."""
@@ -214,7 +210,6 @@ def test_every_order_has_one_life_and_one_end(session):
         assert [type(report) for report in rest] == [OrderCanceled] * (left_base != 0)
 
 
-@settings(max_examples=40, deadline=None)
 @given(sessions)
 def test_reports_come_by_the_clock_and_trades_have_names(session):
     _, reports = play(session)
@@ -224,13 +219,11 @@ def test_reports_come_by_the_clock_and_trades_have_names(session):
     assert len(set(names)) == len(names)
 
 
-@settings(max_examples=40, deadline=None)
 @given(sessions)
 def test_the_outcome_does_not_depend_on_how_often_we_poll(session):
     assert play(session)[1] == play(session, poll_each_step=False)[1]
 
 
-@settings(max_examples=50, deadline=None)
 @given(sessions)
 def test_funding_is_paid_on_what_the_fills_say_was_held(session):
     """I5: the snapshot of each payment is the sum of all fills before the hour."""
@@ -242,7 +235,6 @@ def test_funding_is_paid_on_what_the_fills_say_was_held(session):
         assert paid.cash == -held * paid.price * paid.rate
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(quantities, min_size=1, max_size=5), st.integers(-400, 400), st.integers(50, 150))
 def test_funding_adds_to_nothing_over_all_holders(quantities, rate, price):
     """I6: what longs pay is what shorts receive, to the last digit."""
