@@ -68,9 +68,9 @@ A, B, COIN = range(3)  # by pair
 class Market(NamedTuple):
     """What compiled code reads of `SweepData`."""
 
-    leg_hours: np.ndarray  # (L, T, 5) MARK ... LEVEL
-    pair_hours: np.ndarray  # (P, T, 5) VALUE ... MAY_OPEN
-    seen: np.ndarray  # (P, T, 4) BASIS ... AT_CAP
+    leg_hours: np.ndarray  # (5, L, T) MARK ... LEVEL
+    pair_hours: np.ndarray  # (5, P, T) VALUE ... MAY_OPEN
+    seen: np.ndarray  # (4, P, T) BASIS ... AT_CAP
     leg_terms: np.ndarray  # (L, 10) HALF ... MARGIN
     leg_venue: np.ndarray  # (L,) index of its venue
     pair_terms: np.ndarray  # (P, 3) STEP ... WAIT
@@ -78,10 +78,10 @@ class Market(NamedTuple):
     loud: np.ndarray  # (T,) a leg has been silent for more than an hour
 
 
-def _by_hour(*tables: np.ndarray) -> np.ndarray:  # (N, T, tables), of tables (T, N)
-    out = np.empty((*tables[0].shape[::-1], len(tables)))
+def _by_hour(*tables: np.ndarray) -> np.ndarray:  # (tables, N, T), of tables (T, N)
+    out = np.empty((len(tables), *tables[0].shape[::-1]))
     for place, table in enumerate(tables):
-        out[:, :, place] = table.T
+        out[place] = table.T
     return out
 
 
@@ -149,10 +149,10 @@ def take(
     limit: float,  # never beyond it, quote per base
 ) -> tuple[float, float]:  # filled, base units; and what it is worth, quote currency
     """Trade against the model book, level by level, on ticks and lots."""
-    left, cash, opened = want_base, 0.0, leg_hours[n, t, OPEN]
+    left, cash, opened = want_base, 0.0, leg_hours[OPEN, n, t]
     half, lot, lot_under = leg_terms[n, HALF], leg_terms[n, LOT], leg_terms[n, LOT_UNDER]
     tick, tick_under = leg_terms[n, TICK], leg_terms[n, TICK_UNDER]
-    whole = worth(steps_in(leg_hours[n, t, LEVEL], lot, lot_under), lot, lot_under)
+    whole = worth(steps_in(leg_hours[LEVEL, n, t], lot, lot_under), lot, lot_under)
     for level in range(LEVELS):
         offset = opened * (half + level * half) / 1e4
         price = _on_tick(opened + side * offset, tick, tick_under, side > 0)

@@ -12,35 +12,38 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from . import sweep_book, sweep_trades
-from .sweep_book import A, B, COIN, PRICE, REF, SILENT, Desk
+from . import sweep_book, sweep_looks, sweep_trades
+from .sweep_book import A, B, BASIS, COIN, MARK, PAID, PRICE, REF, SILENT, USUAL, VALUE, Desk
+from .sweep_book import MAINTENANCE
 from .sweep_data import SweepData
-from .sweep_looks import BASIS, COST, EDGE, FAST, NOW, SLOW, USUAL
-from .sweep_looks import Group, keyed, prepare, signal_c
+from .sweep_looks import BLOCK, Group, keyed, prepare, signal_c
 from .sweep_trades import BASE, ENTRIES, EQUITY, FEES, FUNDING, HELD, LEAVES, LOGGED
-from .sweep_trades import LOTS, ORDERS, OWED, QTY, REFUSED, ROUND_TRIPS, SIDE, SINCE_H
-from .sweep_trades import SLIPPAGE, UNEVEN, VALUE0, add, drop, empty_state, settle, stand
+from .sweep_trades import LOTS, ORDERS, OWED, PAID_A0, PAID_B0, QTY, REFUSED, ROUND_TRIPS, SIDE
+from .sweep_trades import SINCE_H, SLIPPAGE, SPAN, UNEVEN, VALUE0
+from .sweep_trades import add, drop, empty_state, settle, stand
 from ..strategies.cross_funding_signal import signal
+
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #leaving
 @njit(forceinline=True)
-def _asked(looks, t, p, side, knobs):
+def _asked(market, looks, t, p, side, knobs):
     """Ask the signal which side of a pair to hold; 0: neither."""
-    hot, cold, t = looks.hot, looks.cold, np.uint64(t)  # unsigned: no look at indices from the end
+    t, seen = np.uint64(t), market.seen  # unsigned: no look at indices from the end
+    cost = looks.fixed_bps[p] + looks.slippage[p, t]
     return signal_c(
-        side, hot[p, t, SLOW], hot[p, t, FAST], cold[p, t, BASIS], cold[p, t, USUAL], cold[p, t, COST],
+        side, looks.slow[p, t], looks.fast[p, t], seen[BASIS, p, t], seen[USUAL, p, t], cost,
         knobs[0], knobs[1], knobs[2], knobs[3], knobs[4],
     )[0]  # fmt: skip
 
 
 @njit(forceinline=True)
-def _wants_out(looks, t, state, held, knobs) -> bool:
+def _wants_out(market, looks, t, state, held, knobs) -> bool:
     """Mark what the signal wants to leave."""
     found = False
     for h in range(np.uint64(held)):
         if state.rows[h, LEAVES] != 0.0:
             found = True
-        elif _asked(looks, t, state.who[h], state.rows[h, SIDE], knobs) == 0:
+        elif _asked(market, looks, t, state.who[h], state.rows[h, SIDE], knobs) == 0:
             state.rows[h, LEAVES] = 1.0
             found = True
     return found
@@ -51,7 +54,7 @@ def _silent(market, t, max_silence, state, held) -> bool:
     """Mark the pairs of which nothing was heard for too long."""
     found, rows = False, state.rows
     for h in range(held):
-        silent_h = market.pair_hours[state.who[h], t, SILENT]
+        silent_h = market.pair_hours[SILENT, state.who[h], t]
         if min(silent_h, t - rows[h, SINCE_H]) > max_silence and rows[h, LEAVES] == 0.0:
             rows[h, LEAVES] = 1.0
             found = True
@@ -59,29 +62,35 @@ def _silent(market, t, max_silence, state, held) -> bool:
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #entering
 @njit(forceinline=True)
-def _candidate(market, looks, t, place, knobs, cool_h, least, state) -> int:
-    """Find the next candidate that would be entered, from a place on; -1: there is none."""
-    order, edges, u = looks.order, looks.edges, np.uint64(t)
-    while place < order.shape[1] and edges[u, np.uint64(place)] >= least:
-        p = np.uint64(order[u, np.uint64(place)])
-        free = state.taken[market.pair_legs[p, COIN]] < t and t - state.rest_h[p] >= cool_h
-        if free and _asked(looks, t, p, np.int64(0), knobs) != 0:
-            return place
-        place += 1
-    return -1
+def _free(market, looks, t, p, knobs, cool_h, state) -> bool:
+    """Tell whether a pair may be entered, and would be."""
+    rested = state.taken[market.pair_legs[p, COIN]] < t and t - state.rest_h[p] >= cool_h
+    return rested and _asked(market, looks, t, p, np.int64(0), knobs) != 0
 
 
 @njit
-def _enter(market, looks, desk, t, place, knobs, notional, cool_h, least, slots, barred, state, held) -> int:
-    """Enter the candidates with most edge, the first at `place`; gives how many pairs are held then."""
+def _candidate(market, looks, t, knobs, cool_h, least, state) -> int:
+    """Find the pair with most edge that would be entered, the first of equals; -1: there is none."""
+    found, most, block = -1, -np.inf, t // BLOCK
+    for p in range(len(looks.edges)):
+        if looks.best[p, block] >= least:
+            edge = looks.edges[p, t]
+            if edge >= least and edge > most and _free(market, looks, t, p, knobs, cool_h, state):
+                found, most = p, edge
+    return found
+
+
+@njit
+def _enter(market, looks, desk, t, knobs, notional, cool_h, least, slots, barred, state, held) -> int:
+    """Enter the candidates with most edge; gives how many pairs are held then."""
     rows, sums, taken = state.rows, state.sums, state.taken
-    while slots > 0 and place >= 0:
-        p = np.uint64(looks.order[t, place])
+    p = _candidate(market, looks, t, knobs, cool_h, least, state)
+    while slots > 0 and p >= 0:
         slots -= 1
         taken[market.pair_legs[p, COIN]] = t
         for column in range(rows.shape[1]):
             rows[held, column] = 0.0
-        rows[held, SIDE] = _asked(looks, t, p, np.int64(0), knobs)
+        rows[held, SIDE] = _asked(market, looks, t, p, np.int64(0), knobs)
         if not add(market, desk, t, p, notional, barred, rows[held], state):
             sums[REFUSED] += 1
         elif rows[held, LOTS] > 0:
@@ -90,7 +99,7 @@ def _enter(market, looks, desk, t, place, knobs, notional, cool_h, least, slots,
             sums[ENTRIES] += 1
             held += 1
         if slots > 0:
-            place = _candidate(market, looks, t, place + 1, knobs, cool_h, least, state)
+            p = _candidate(market, looks, t, knobs, cool_h, least, state)
     return held
 
 
@@ -100,11 +109,12 @@ def _fill_up(market, looks, desk, t, knobs, notional, barred, state, held) -> No
     for h in range(held):
         p, hold = state.who[h], state.rows[h]
         n = market.pair_legs[p, A if hold[SIDE] > 0 else B]
-        short = abs(hold[QTY]) * market.leg_hours[n, t, PRICE] < desk.top_up_below * notional
-        if not short or hold[LEAVES] != 0.0 or looks.hot[p, t, EDGE] == -np.inf:
+        short = abs(hold[QTY]) * market.leg_hours[PRICE, n, t] < desk.top_up_below * notional
+        if not short or hold[LEAVES] != 0.0 or looks.edges[p, t] == -np.inf:
             continue
-        if _asked(looks, t, p, np.int64(0), knobs) == int(hold[SIDE]):
+        if _asked(market, looks, t, p, np.int64(0), knobs) == int(hold[SIDE]):
             state.sums[REFUSED] += not add(market, desk, t, p, notional, barred, hold, state)
+
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #watch
 DAY, DAY_START, BARRED, HALTED = range(4)
@@ -122,7 +132,7 @@ def _strained(market, desk, t, state, held) -> bool:
             p = state.who[h]
             if market.leg_venue[market.pair_legs[p, A]] == v or market.leg_venue[market.pair_legs[p, B]] == v:
                 goes |= rows[h, LEAVES] != 0.0
-                notional = abs(rows[h, QTY]) * market.pair_hours[p, t, REF]
+                notional = abs(rows[h, QTY]) * market.pair_hours[REF, p, t]
                 if notional > size:
                     largest, size = h, notional
         if largest >= 0 and not goes:
@@ -148,10 +158,10 @@ RESULTS = ("net_usd", "price_usd", "funding_usd", "fees_usd", "slippage_usd", "e
 
 
 @njit(forceinline=True)
-def _equity(looks, t, state, held) -> float:
+def _equity(market, t, state, held) -> float:
     equity = state.sums[BASE]
     for h in range(np.uint64(held)):
-        equity += state.rows[h, QTY] * (looks.hot[state.who[h], np.uint64(t), NOW] - state.rows[h, VALUE0])
+        equity += state.rows[h, QTY] * (market.pair_hours[VALUE, state.who[h], np.uint64(t)] - state.rows[h, VALUE0])
     return equity
 
 
@@ -201,21 +211,147 @@ def _reset(state, deposits) -> None:
         state.cash[v] = deposits[v]
         state.sums[BASE] += deposits[v]
 
+# %% ../../nbs/60d_research_sweep_kernel.ipynb #quiet
+@njit(forceinline=True)
+def _until_entry(market, looks, t, n, knobs, least, cool_h, state) -> int:
+    """Count the hours in which nothing would be entered, at most n."""
+    for p in range(len(looks.edges)):
+        best = looks.best[p, t // BLOCK]
+        for block in range(t // BLOCK + 1, (t + n - 1) // BLOCK + 1):
+            best = max(best, looks.best[p, block])
+        if best < least or state.taken[market.pair_legs[p, COIN]] == HELD:
+            continue
+        edges = looks.edges[p, t : t + n]
+        for j in range(n):
+            if edges[j] >= least and _free(market, looks, t + j, p, knobs, cool_h, state):
+                n = j
+                break
+    return n
+
+
+@njit(forceinline=True)
+def _until_exit(market, looks, t, n, knobs, max_silence, state, held) -> int:
+    """Count the hours in which nothing held would be left, at most n."""
+    for h in range(held):
+        p, side = np.int64(state.who[h]), state.rows[h, SIDE]
+        if state.rows[h, LEAVES] != 0.0:
+            return 0
+        slow, fast, slippage = looks.slow[p, t : t + n], looks.fast[p, t : t + n], looks.slippage[p, t : t + n]
+        basis, usual = market.seen[BASIS, p, t : t + n], market.seen[USUAL, p, t : t + n]
+        leaves, fixed = 0, looks.fixed_bps[p]
+        for j in range(n):
+            leaves += signal_c(
+                side, slow[j], fast[j], basis[j], usual[j], fixed + slippage[j],
+                knobs[0], knobs[1], knobs[2], knobs[3], knobs[4],
+            )[0] == 0  # fmt: skip
+        for j in range(n if leaves else 0):
+            if _asked(market, looks, t + j, p, side, knobs) == 0:
+                n = j
+                break
+    for j in range(n if held else 0):
+        if market.loud[t + j]:
+            for h in range(held):
+                if min(market.pair_hours[SILENT, state.who[h], t + j], t + j - state.rows[h, SINCE_H]) > max_silence:
+                    return j
+    return n
+
+
+@njit
+def _until_strain(market, desk, t, n, least_usd, state, held) -> int:
+    """Value every venue at mark, as `stand` does; count the hours without strain or shortfall, at most n."""
+    short, venues = 0, len(state.cash)
+    for v in range(venues):
+        state.room[1 + 3 * v, :n], state.room[2 + 3 * v : 4 + 3 * v, :n] = state.cash[v], 0.0
+    for h in range(held):
+        p, rows = state.who[h], state.rows[h]
+        first = market.pair_legs[p, A if rows[SIDE] > 0 else B]
+        price, size = market.leg_hours[PRICE, first, t : t + n], abs(rows[QTY])
+        for j in range(n):
+            short += size * price[j] < least_usd
+        for leg, own, paid0 in ((A, rows[QTY], rows[PAID_A0]), (B, -rows[QTY], rows[PAID_B0])):
+            leg_n = market.pair_legs[p, leg]
+            v, owed_frac = market.leg_venue[leg_n], market.leg_terms[leg_n, MAINTENANCE]
+            mark, paid = market.leg_hours[MARK, leg_n, t : t + n], market.leg_hours[PAID, leg_n, t : t + n]
+            equity, owed = state.room[1 + 3 * v, :n], state.room[3 + 3 * v, :n]
+            for j in range(n):
+                value = own * mark[j]
+                equity[j] += value - own * (paid[j] - paid0)
+                owed[j] += abs(value) * owed_frac
+    for v in range(venues):
+        equity, owed = state.room[1 + 3 * v, :n], state.room[3 + 3 * v, :n]
+        for j in range(n):
+            short += not owed[j] <= desk.reduce_margin_ratio * equity[j]
+    for j in range(n if short else 0):
+        if stand(market, t + j, state, held, least_usd):
+            return j
+        for v in range(venues):
+            if not state.venues[OWED, v] <= desk.reduce_margin_ratio * state.venues[EQUITY, v]:
+                return j
+    return n
+
+
+# %% ../../nbs/60d_research_sweep_kernel.ipynb #calm
+@njit
+def _calm(market, looks, desk, t, first_h, knobs, bounds, room_left, state, held, course, guard, equities):
+    """Pass over the hours from t on in which nothing calls for a decision; gives their number and the course."""
+    least, cool_h, max_silence, least_usd = bounds
+    n, taken_n = min(SPAN, looks.edges.shape[1] - t - (not desk.textbook)), 0
+    if room_left and n > 0:
+        n = _until_entry(market, looks, t, n, knobs, least, cool_h, state)
+    if n > 0:
+        n = _until_exit(market, looks, t, n, knobs, max_silence, state, held)
+    if n > 0 and held and not desk.textbook:
+        n = _until_strain(market, desk, t, n, least_usd, state, held)
+    equity = state.room[0, : max(n, 0)]
+    equity[:] = state.sums[BASE]
+    for h in range(held):
+        value, qty, value0 = market.pair_hours[VALUE, state.who[h], t : t + n], state.rows[h, QTY], state.rows[h, VALUE0]
+        for j in range(n):
+            equity[j] += qty * (value[j] - value0)
+    if desk.textbook and not held and n > 0:
+        course = _noted(course, equity[0])  # and so are the others
+        taken_n = n
+    while taken_n < n:
+        before, now = course[0], equity[taken_n]
+        if not desk.textbook:
+            peak = max(course[1], now)
+            if held and peak - now > desk.max_drawdown_frac * peak:
+                break
+            course = _noted(course, now)
+            _watch(desk, first_h + t + taken_n, before, now, course[1], guard)
+        else:
+            course = _noted(course, now)
+        taken_n += 1
+    if len(equities):
+        equities[t : t + taken_n] = equity[:taken_n]
+    return taken_n, course
+
+
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #walk-one
 @njit
 def _walk(market, looks, desk, first_h, from_row, state, shared, own, presorted, out, equities):
     """Run one set; leaves its results in out, its trades in the log, its equity in equities."""
-    rows, textbook, start = len(looks.order), desk.textbook, state.sums[BASE]
+    rows, textbook, start = looks.edges.shape[1], desk.textbook, state.sums[BASE]
     slots, cool_h, max_silence, notional = int(own[2]), own[3], own[4], own[5]
     knobs = (shared[0], shared[1], shared[2], own[0], own[1])
     least = own[0] if presorted else -1.7976931348623157e308  # refused candidates, -inf, lie below it
     course, guard = (start, start, 0.0, 0.0, 0.0, 0.0), np.array([-1.0, start, 0.0, 0.0])
     held, in_market = np.int64(0), 0  # typed, lest Numba compile for "0" and for "an integer"
     shut, halted, short = False, False, False
-    for t in range(from_row, rows):
+    t = from_row - 1
+    while t + 1 < rows:
+        t += 1
+        calm, course = _calm(
+            market, looks, desk, t, first_h, knobs, (least, cool_h, max_silence, desk.top_up_below * notional),
+            slots > held, state, held, course, guard, equities,
+        )  # fmt: skip
+        in_market += calm * (held > 0)
+        t += calm
+        if t == rows:
+            break
         last, found = t == rows - 1 and not textbook, False
         if not textbook:
-            before, equity = course[0], _equity(looks, t, state, held)
+            before, equity = course[0], _equity(market, t, state, held)
             course = _noted(course, equity)
             if len(equities):
                 equities[t] = equity
@@ -226,7 +362,7 @@ def _walk(market, looks, desk, first_h, from_row, state, shared, own, presorted,
             if held and not last:
                 found = _strained(market, desk, t, state, held)
             state.sums[ORDERS] = 0.0
-        found |= _wants_out(looks, t, state, held, knobs)
+        found |= _wants_out(market, looks, t, state, held, knobs)
         if held and market.loud[t]:
             found |= _silent(market, t, max_silence, state, held)
         if held and (last or halted):
@@ -239,14 +375,12 @@ def _walk(market, looks, desk, first_h, from_row, state, shared, own, presorted,
         if short and not last:
             _fill_up(market, looks, desk, t, knobs, notional, shut, state, held)
         if free > 0 and not last:
-            place = _candidate(market, looks, t, np.int64(0), knobs, cool_h, least, state)
-            if place >= 0:
-                held = _enter(market, looks, desk, t, place, knobs, notional, cool_h, least, free, shut, state, held)
+            held = _enter(market, looks, desk, t, knobs, notional, cool_h, least, free, shut, state, held)
         if found and not textbook:
             held = drop(market, desk, t, state, held)
         in_market += held > 0
         if textbook:
-            equity = _equity(looks, t, state, held)
+            equity = _equity(market, t, state, held)
             course = _noted(course, equity)
             if len(equities):
                 equities[t] = equity
@@ -264,7 +398,7 @@ def _walk_all_for(tag: int) -> Callable:
     return walk_all
 
 
-_walk_all = keyed(_walk_all_for, signal, sweep_book, sweep_trades)
+_walk_all = keyed(_walk_all_for, signal, sweep_book, sweep_looks, sweep_trades)
 NOTHING_LOGGED, NO_COURSE = np.zeros((0, len(LOGGED))), np.zeros(0)
 
 
@@ -292,30 +426,31 @@ def walk_group(
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #contract
 def _contract_for(tag: int) -> Callable:
-    def contract(looks, rows, shared, own):
+    def contract(market, looks, rows, shared, own):
         keyed_by = tag  # noqa: F841 the compiled code is kept by it
         horizon, persistence, fast_weight = shared
-        hot, cold = looks.hot, looks.cold
+        edges, seen = looks.edges, market.seen
         for t in rows:
-            for p in range(len(hot)):
-                if hot[p, t, EDGE] == -np.inf:
+            for p in range(len(edges)):
+                if edges[p, t] == -np.inf:
                     continue
+                cost = looks.fixed_bps[p] + looks.slippage[p, t]
                 for i in (0, len(own) // 2, len(own) - 1):
                     side, _, edge = signal_c(
-                        0, hot[p, t, SLOW], hot[p, t, FAST], cold[p, t, BASIS], cold[p, t, USUAL], cold[p, t, COST],
+                        0, looks.slow[p, t], looks.fast[p, t], seen[BASIS, p, t], seen[USUAL, p, t], cost,
                         horizon, persistence, fast_weight, own[i, 0], own[i, 1],
                     )  # fmt: skip
-                    if edge != hot[p, t, EDGE] or (side != 0 and edge < own[i, 0]):
+                    if edge != edges[p, t] or (side != 0 and edge < own[i, 0]):
                         return False
         return True
 
     return contract
 
 
-_contract = keyed(_contract_for, signal)
+_contract = keyed(_contract_for, signal, sweep_looks)
 
 
 def entries_have_their_edge(data: SweepData, group: Group, shared: tuple, own: np.ndarray) -> bool:
     """Look whether the signal keeps to what the scan for entries relies on."""
-    rows = np.linspace(data.from_row, len(group.looks.order) - 1, 200).astype("int64")
-    return bool(_contract(group.looks, rows, shared, own))
+    rows = np.linspace(data.from_row, group.looks.edges.shape[1] - 1, 200).astype("int64")
+    return bool(_contract(group.market, group.looks, rows, shared, own))
