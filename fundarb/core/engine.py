@@ -97,7 +97,7 @@ class Engine:
         last_seq: int = 0,  # of a session that goes on: the services have heard all of it
     ) -> None:
         self._table = dispatch_table(services)
-        self._journal = journal
+        self._journal, self._append = journal, journal.append
         self._last_seq = last_seq
         self._turn_open = False
         self._unheard: deque[tuple[int, Event]] = deque()  # these three are empty between turns
@@ -116,7 +116,7 @@ class Engine:
             raise InputError(f"{event!r:.80} is no event of core.events: refused, not journaled")
         self._turn_open = True
         self._last_seq = seq = self._last_seq + 1
-        self._journal.append(Entry(seq=seq, cause_seq=None, source="input", message=event))
+        self._append(Entry(seq=seq, cause_seq=None, source="input", message=event))
         for source, handle in heard_by:
             if messages := handle(event):
                 self._say(messages, seq, source)
@@ -132,7 +132,7 @@ class Engine:
                 raise EngineHalted(f"{source} on #{cause_seq} said {message!r:.80}: unknown message")
             self._last_seq = seq = self._last_seq + 1
             entry = Entry(seq=seq, cause_seq=cause_seq, source=source, message=message)
-            self._journal.append(entry)
+            self._append(entry)
             self._said += 1
             if self._said > MAX_MESSAGES_PER_TURN:
                 what = f"over {MAX_MESSAGES_PER_TURN} messages in one turn"

@@ -6,7 +6,7 @@
 __all__ = ['REFILL_NS', 'Line', 'SimulatedExchange']
 
 # %% ../../nbs/51c_exchanges_simulated.ipynb #imports
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from heapq import heappop, heappush
 from itertools import count
@@ -29,7 +29,11 @@ _NEVER_NS = 2**63 - 1
 class Line:
     """Messages on their way, taken out in the order of their arrival."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        changed: Callable[[], object] = lambda: None,  # called when `next_ns` may be another
+    ) -> None:
+        self._changed = changed
         self.next_ns = _NEVER_NS  # when the next one arrives, ns since 1970, UTC
         self._heap: list[tuple[int, int, Message]] = []
         self._departures = count()
@@ -42,6 +46,7 @@ class Line:
         """Send a message on its way."""
         heappush(self._heap, (at_ns, next(self._departures), message))
         self.next_ns = self._heap[0][0]
+        self._changed()
 
     def put_all(self, reports: Iterable[Event]) -> None:
         """Send reports on their way, each to arrive at its ts_init_ns."""
@@ -52,6 +57,7 @@ class Line:
         """Take the next message out; look at `next_ns` first."""
         at_ns, _, message = heappop(self._heap)
         self.next_ns = self._heap[0][0] if self._heap else _NEVER_NS
+        self._changed()
         return at_ns, message
 
 # %% ../../nbs/51c_exchanges_simulated.ipynb #open-venues
@@ -88,7 +94,8 @@ class SimulatedExchange:
         self._venues = _open_venues(instruments, latency_ns, deposits_usd)
         self._latency_ns = latency_ns
         self._faults, self._refill_ns = faults or NoFaults(), refill_ns
-        self._out, self._back = Line(), Line()
+        self.due_ns = _NEVER_NS  # when the next command or report arrives, ns since 1970, UTC
+        self._out, self._back = Line(self._look), Line(self._look)
         self._market_ns = 0
 
     def account(self, venue: str) -> Account:
@@ -97,10 +104,9 @@ class SimulatedExchange:
             raise InputError(f"no simulated venue {venue!r}, only {', '.join(self._venues)}")
         return self._venues[venue].account
 
-    @property
-    def due_ns(self) -> int:
-        """When the next command or report arrives, ns since 1970, UTC."""
-        return min(self._out.next_ns, self._back.next_ns)
+    def _look(self) -> None:
+        """Keep `due_ns` ready: it is asked for at every event, and changes with orders alone."""
+        self.due_ns = min(self._out.next_ns, self._back.next_ns)
 
     def submit(self, command: Command) -> None:
         """Let a command travel; raise InputError if there is no such venue."""
@@ -120,8 +126,13 @@ class SimulatedExchange:
         self._market_ns = event.ts_init_ns
         if type(event) is BookUpdated:
             venue = self._venues.get(event.venue)
-            if venue and (reports := venue.on_book(event, event.ts_init_ns + self._latency_ns[event.venue])):
-                self._back.put_all(reports)
+            if venue is None:
+                return
+            if venue.account.working:
+                known_ns = event.ts_init_ns + self._latency_ns[event.venue]
+                self._back.put_all(venue.on_book(event, known_ns))
+            else:  # as nearly always: nobody rests on it
+                venue.books[event.symbol] = event
         elif isinstance(event, MarkPriceUpdated | CandleClosed | FundingRealised):
             where = event.funding if isinstance(event, FundingRealised) else event
             venue = self._venues.get(where.venue)

@@ -39,13 +39,8 @@ class OrderWatch:
 
     def __init__(self, guard_s: float) -> None:
         self._orders: dict[str, Order] = {}
-        self._questions = Questions(guard_s)
+        self.questions = Questions(guard_s)  # its `next_ns`: before it, nothing is due
         self._canceling: set[str] = set()
-
-    @property
-    def next_ns(self) -> int:
-        """When there is something to ask; before it, nothing is due."""
-        return self._questions.next_ns
 
     def __getitem__(self, order_id: str) -> Order:
         return self._orders[order_id]
@@ -57,7 +52,7 @@ class OrderWatch:
     def send(self, placed: OrderPlaced) -> tuple[OrderPlaced, SubmitOrder]:
         """Write an order down, and let it go."""
         self._orders[placed.client_order_id] = Order(placed=placed)
-        self._questions.watch(placed, placed.ts_init_ns)
+        self.questions.watch(placed, placed.ts_init_ns)
         return placed, submit(placed)
 
     def cancel(self, order_id: str, now_ns: int) -> Iterator[CancelOrder]:
@@ -65,7 +60,7 @@ class OrderWatch:
         order = self._orders[order_id]
         if order.working and order_id not in self._canceling:
             self._canceling.add(order_id)
-            self._questions.watch(order.placed, now_ns)
+            self.questions.watch(order.placed, now_ns)
             yield CancelOrder(**about(order.placed, now_ns))
 
     def hear(self, report: Report) -> tuple[Order, Order] | None:  # before and after; None: not ours
@@ -81,20 +76,20 @@ class OrderWatch:
     def _follow(self, order: Order, report: Report) -> None:
         """Tell the questions what a report means for them."""
         id, now_ns = order.placed.client_order_id, report.ts_init_ns
-        self._questions.found(id)
+        self.questions.found(id)
         if not order.working:
-            self._questions.rest(id)
+            self.questions.rest(id)
             self._canceling.discard(id)
         elif order.state is OrderState.UNKNOWN:
-            self._questions.doubt(order.placed, now_ns)
+            self.questions.doubt(order.placed, now_ns)
         elif isinstance(report, OrderAccepted):
             self._canceling.discard(id)
             if order.placed.post_only:
-                self._questions.rest(id)
+                self.questions.rest(id)
             else:
-                self._questions.watch(order.placed, now_ns)
+                self.questions.watch(order.placed, now_ns)
         elif order.placed.post_only and id not in self._canceling:
-            self._questions.rest(id)  # it fills, so it rests
+            self.questions.rest(id)  # it fills, so it rests
 
 # %% ../../nbs/40b_execution_order_watch.ipynb #follow
 class AskingWatch(OrderWatch):
@@ -103,7 +98,7 @@ class AskingWatch(OrderWatch):
     def not_found(self, event: OrderNotFound) -> Iterator[OrderNotPlaced]:
         """Hear that a venue does not know an order, and conclude that it never was, in time."""
         order = self._orders.get(event.client_order_id)
-        if order is None or not self._questions.not_found(event.client_order_id, event.ts_init_ns):
+        if order is None or not self.questions.not_found(event.client_order_id, event.ts_init_ns):
             return
         if not order.filled_base:
             reason = "after its time, the venue does not know it"
@@ -111,8 +106,8 @@ class AskingWatch(OrderWatch):
 
     def ask(self, now_ns: int) -> Iterator[Message]:
         """Say what has fallen silent, and ask for whatever is due."""
-        if now_ns < self._questions.next_ns:
+        if now_ns < self.questions.next_ns:
             return
-        for placed in self._questions.silent(now_ns):
+        for placed in self.questions.silent(now_ns):
             yield OrderUnknown(**about(placed, now_ns), reason="nothing was heard of it in time")
-        yield from self._questions.due(now_ns)
+        yield from self.questions.due(now_ns)

@@ -59,9 +59,9 @@ class ReportFlow(MakerFlow):
         return self._watch.not_found(event)
 
     def _on_book(self, book: BookUpdated) -> Iterable[Message]:
-        if not self._waiting and not self._timed and book.ts_init_ns < self._watch.next_ns:
-            return ()
-        return self._resume((book.venue, book.symbol), book.ts_init_ns)
+        if self._waiting or self._timed or book.ts_init_ns >= self._watch.questions.next_ns:
+            return self._resume((book.venue, book.symbol), book.ts_init_ns)
+        return ()  # as nearly always: nobody waits for it
 
     def _on_timer(self, event: TimerFired) -> Iterable[Message]:
         return self._tick(event.ts_init_ns)

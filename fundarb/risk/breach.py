@@ -48,6 +48,8 @@ def as_decimal(
     value: Decimal | float,  # an int will do
 ) -> Decimal:  # infinite where the value is no number
     """Read an observed number as one that compares with limits."""
+    if isinstance(value, int):
+        return Decimal(value)
     number = value if isinstance(value, Decimal) else Decimal(str(value))
     return Decimal("Infinity") if number.is_nan() else number
 
@@ -65,6 +67,8 @@ def exceeds(
     scope: str,
 ) -> Breach | None:
     """Compare a value with the most that is allowed."""
+    if type(value) is type(allowed) is float and value <= allowed:
+        return None  # the same answer, without the way over text
     number, most = as_decimal(value), as_decimal(allowed)
     if number <= most:
         return None

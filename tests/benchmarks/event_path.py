@@ -58,14 +58,14 @@ class Crossing:
     def evaluate(self, event, market, portfolio):
         if type(event) is FundingRealised:
             return self._take(event.funding)
-        a, b = market.book("binance", event.symbol), market.book("hyperliquid", event.symbol)
+        symbol, carry_bps = event.symbol, self._carry_bps[event.symbol]
+        a, b = market.book("binance", symbol), market.book("hyperliquid", symbol)
         if a is None or b is None:
             return ()
-        (bid_a, _), (ask_a, _), (bid_b, _), (ask_b, _) = a.bids[0], a.asks[0], b.bids[0], b.asks[0]
-        carry_bps = self._carry_bps[event.symbol]
+        bid_a, ask_a, bid_b, ask_b = a.bids[0].price, a.asks[0].price, b.bids[0].price, b.asks[0].price
         buy_a_bps = (bid_b - ask_a) / ask_a * 1e4 + carry_bps
         sell_a_bps = (bid_a - ask_b) / ask_b * 1e4 - carry_bps
-        held = portfolio.get(self._pair_id[event.symbol])
+        held = portfolio.get(self._pair_id[symbol])
         if held is not None and held.held_base:
             turned_bps = sell_a_bps if held.long_venue == "binance" else buy_a_bps
             if turned_bps <= w.EXIT_BPS and event.ts_init_ns < self._end_ns:
@@ -73,7 +73,7 @@ class Crossing:
             if self._waits(event):
                 return ()
             return (self._decision(event.symbol, held.long_venue == "binance", Decimal(0)),)
-        if event.ts_init_ns >= self._end_ns or max(buy_a_bps, sell_a_bps) <= w.ENTER_BPS:
+        if (buy_a_bps <= w.ENTER_BPS and sell_a_bps <= w.ENTER_BPS) or event.ts_init_ns >= self._end_ns:
             return ()
         if self._waits(event):
             return ()
