@@ -19,13 +19,13 @@ from .sweep_data import SweepData
 from .sweep_looks import BLOCK, Group, keyed, prepare, signal_c
 from .sweep_trades import BASE, ENTRIES, EQUITY, FEES, FUNDING, HELD, LEAVES, LOGGED
 from .sweep_trades import LOTS, ORDERS, OWED, PAID_A0, PAID_B0, QTY, REFUSED, ROUND_TRIPS, SIDE
-from .sweep_trades import SINCE_H, SLIPPAGE, SPAN, UNEVEN, VALUE0
+from .sweep_trades import SINCE_H, SLIPPAGE, LEAST_SPAN, SPAN, UNEVEN, VALUE0
 from .sweep_trades import add, drop, empty_state, settle, stand
 from ..strategies.cross_funding_signal import signal
 
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #leaving
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _asked(market, looks, t, p, side, knobs):
     """Ask the signal which side of a pair to hold; 0: neither."""
     t, seen = np.uint64(t), market.seen  # unsigned: no look at indices from the end
@@ -36,7 +36,7 @@ def _asked(market, looks, t, p, side, knobs):
     )[0]  # fmt: skip
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _wants_out(market, looks, t, state, held, knobs) -> bool:
     """Mark what the signal wants to leave."""
     found = False
@@ -49,7 +49,7 @@ def _wants_out(market, looks, t, state, held, knobs) -> bool:
     return found
 
 
-@njit
+@njit(_nrt=False)
 def _silent(market, t, max_silence, state, held) -> bool:
     """Mark the pairs of which nothing was heard for too long."""
     found, rows = False, state.rows
@@ -61,14 +61,14 @@ def _silent(market, t, max_silence, state, held) -> bool:
     return found
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #entering
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _free(market, looks, t, p, knobs, cool_h, state) -> bool:
     """Tell whether a pair may be entered, and would be."""
     rested = state.taken[market.pair_legs[p, COIN]] < t and t - state.rest_h[p] >= cool_h
     return rested and _asked(market, looks, t, p, np.int64(0), knobs) != 0
 
 
-@njit
+@njit(_nrt=False)
 def _candidate(market, looks, t, knobs, cool_h, least, state) -> int:
     """Find the pair with most edge that would be entered, the first of equals; -1: there is none."""
     found, most, block = -1, -np.inf, t // BLOCK
@@ -80,7 +80,7 @@ def _candidate(market, looks, t, knobs, cool_h, least, state) -> int:
     return found
 
 
-@njit
+@njit(_nrt=False)
 def _enter(market, looks, desk, t, knobs, notional, cool_h, least, slots, barred, state, held) -> int:
     """Enter the candidates with most edge; gives how many pairs are held then."""
     rows, sums, taken = state.rows, state.sums, state.taken
@@ -103,7 +103,7 @@ def _enter(market, looks, desk, t, knobs, notional, cool_h, least, slots, barred
     return held
 
 
-@njit
+@njit(_nrt=False)
 def _fill_up(market, looks, desk, t, knobs, notional, barred, state, held) -> None:
     """Fill up what the signal would enter again and what fell short of its size."""
     for h in range(held):
@@ -120,7 +120,7 @@ def _fill_up(market, looks, desk, t, knobs, notional, barred, state, held) -> No
 DAY, DAY_START, BARRED, HALTED = range(4)
 
 
-@njit
+@njit(_nrt=False)
 def _strained(market, desk, t, state, held) -> bool:
     """Mark for closing the largest pair at each venue whose margin is nearly used up."""
     found, venues, rows = False, state.venues, state.rows
@@ -141,7 +141,7 @@ def _strained(market, desk, t, state, held) -> bool:
     return found
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _watch(desk, hour, before, equity, peak, guard) -> None:
     """Keep the two halts: a day's loss bars openings until midnight UTC, a fall from the peak ends it all."""
     if hour // 24 != guard[DAY]:
@@ -157,7 +157,7 @@ RESULTS = ("net_usd", "price_usd", "funding_usd", "fees_usd", "slippage_usd", "e
            "uneven", "refused", "halted")  # fmt: skip
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _equity(market, t, state, held) -> float:
     equity = state.sums[BASE]
     for h in range(np.uint64(held)):
@@ -165,7 +165,7 @@ def _equity(market, t, state, held) -> float:
     return equity
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _noted(course, equity):
     """Follow equity: last, peak, depth, its fraction, sum and squares of returns."""
     last, peak, depth, part, gains, squares = course
@@ -185,7 +185,7 @@ def _noted(course, equity):
     return last, peak, depth, part, gains, squares
 
 
-@njit
+@njit(_nrt=False)
 def _sum_up(sums, course, start, hours, in_market, halted, out) -> None:
     equity, _, depth, part, gains, squares = course
     mean = gains / hours
@@ -198,7 +198,7 @@ def _sum_up(sums, course, start, hours, in_market, halted, out) -> None:
     out[12], out[13], out[14] = sums[UNEVEN], sums[REFUSED], halted
 
 
-@njit
+@njit(_nrt=False)
 def _reset(state, deposits) -> None:
     """Start with the deposits and nothing held."""
     for p in range(len(state.rest_h)):
@@ -212,7 +212,7 @@ def _reset(state, deposits) -> None:
         state.sums[BASE] += deposits[v]
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #quiet
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _until_entry(market, looks, t, n, knobs, least, cool_h, state) -> int:
     """Count the hours in which nothing would be entered, at most n."""
     for p in range(len(looks.edges)):
@@ -229,7 +229,7 @@ def _until_entry(market, looks, t, n, knobs, least, cool_h, state) -> int:
     return n
 
 
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def _until_exit(market, looks, t, n, knobs, max_silence, state, held) -> int:
     """Count the hours in which nothing held would be left, at most n."""
     for h in range(held):
@@ -256,7 +256,7 @@ def _until_exit(market, looks, t, n, knobs, max_silence, state, held) -> int:
     return n
 
 
-@njit
+@njit(_nrt=False)
 def _until_strain(market, desk, t, n, least_usd, state, held) -> int:
     """Value every venue at mark, as `stand` does; count the hours without strain or shortfall, at most n."""
     short, venues = 0, len(state.cash)
@@ -291,11 +291,11 @@ def _until_strain(market, desk, t, n, least_usd, state, held) -> int:
 
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #calm
-@njit
-def _calm(market, looks, desk, t, first_h, knobs, bounds, room_left, state, held, course, guard, equities):
+@njit(_nrt=False)
+def _calm(market, looks, desk, t, ahead, first_h, knobs, bounds, room_left, state, held, course, guard, equities):
     """Pass over the hours from t on in which nothing calls for a decision; gives their number and the course."""
     least, cool_h, max_silence, least_usd = bounds
-    n, taken_n = min(SPAN, looks.edges.shape[1] - t - (not desk.textbook)), 0
+    n, taken_n = min(ahead, looks.edges.shape[1] - t - (not desk.textbook)), 0
     if room_left and n > 0:
         n = _until_entry(market, looks, t, n, knobs, least, cool_h, state)
     if n > 0:
@@ -322,31 +322,33 @@ def _calm(market, looks, desk, t, first_h, knobs, bounds, room_left, state, held
         else:
             course = _noted(course, now)
         taken_n += 1
-    if len(equities):
-        equities[t : t + taken_n] = equity[:taken_n]
+    for j in range(taken_n if len(equities) else 0):
+        equities[t + j] = equity[j]
     return taken_n, course
 
 
 # %% ../../nbs/60d_research_sweep_kernel.ipynb #walk-one
-@njit
+@njit(_nrt=False)
 def _walk(market, looks, desk, first_h, from_row, state, shared, own, presorted, out, equities):
     """Run one set; leaves its results in out, its trades in the log, its equity in equities."""
     rows, textbook, start = looks.edges.shape[1], desk.textbook, state.sums[BASE]
     slots, cool_h, max_silence, notional = int(own[2]), own[3], own[4], own[5]
     knobs = (shared[0], shared[1], shared[2], own[0], own[1])
     least = own[0] if presorted else -1.7976931348623157e308  # refused candidates, -inf, lie below it
-    course, guard = (start, start, 0.0, 0.0, 0.0, 0.0), np.array([-1.0, start, 0.0, 0.0])
+    course, guard = (start, start, 0.0, 0.0, 0.0, 0.0), state.guard
+    guard[DAY], guard[DAY_START], guard[BARRED], guard[HALTED] = -1.0, start, 0.0, 0.0
     held, in_market = np.int64(0), 0  # typed, lest Numba compile for "0" and for "an integer"
     shut, halted, short = False, False, False
-    t = from_row - 1
+    t, ahead = from_row - 1, LEAST_SPAN
     while t + 1 < rows:
         t += 1
         calm, course = _calm(
-            market, looks, desk, t, first_h, knobs, (least, cool_h, max_silence, desk.top_up_below * notional),
+            market, looks, desk, t, ahead, first_h, knobs, (least, cool_h, max_silence, desk.top_up_below * notional),
             slots > held, state, held, course, guard, equities,
         )  # fmt: skip
         in_market += calm * (held > 0)
         t += calm
+        ahead = min(2 * ahead, SPAN) if calm >= ahead else LEAST_SPAN  # events come in swarms
         if t == rows:
             break
         last, found = t == rows - 1 and not textbook, False
