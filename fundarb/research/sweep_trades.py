@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'LOTS', 'QTY', 'VALUE0', 'FUNDING0', 'PAID_A0', 'PAID_B0', 'SINCE_H', 'LEAVES', 'BASE', 'FUNDING', 'FEES',
-           'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS', 'EQUITY', 'GROSS', 'OWED', 'LEAST_SPAN',
-           'SPAN', 'HELD', 'LOGGED', 'State', 'empty_state', 'settle', 'stand', 'add', 'drop']
+           'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS', 'EQUITY', 'GROSS', 'OWED', 'START',
+           'HELD_NOW', 'IN_MARKET', 'AHEAD', 'COURSE', 'LEAST_SPAN', 'SPAN', 'HELD', 'LOGGED', 'State', 'empty_state',
+           'states_of', 'state_of', 'settle', 'stand', 'add', 'drop']
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #imports
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from .sweep_book import Market, collar, steps_in, take, worth
 SIDE, LOTS, QTY, VALUE0, FUNDING0, PAID_A0, PAID_B0, SINCE_H, LEAVES = range(9)
 BASE, FUNDING, FEES, SLIPPAGE, ENTRIES, ROUND_TRIPS, UNEVEN, REFUSED, ORDERS = range(9)
 EQUITY, GROSS, OWED = range(3)
+START, HELD_NOW, IN_MARKET, AHEAD, COURSE = range(5)
 LEAST_SPAN, SPAN = 8, 128  # hours that are looked through at once
 HELD = 1 << 62  # a row that never comes
 LOGGED = ("row", "pair", "side", "qty_base", "cash_a", "cash_b", "kind")  # kind: +1 opens, -1 closes, -2 closes the rest
@@ -40,6 +42,7 @@ class State(NamedTuple):
     log: np.ndarray  # (m, 7) by LOGGED; [0, 0] counts
     room: np.ndarray  # (1 + 3 V, SPAN) equity, and EQUITY, GROSS, OWED of each venue, of the hours ahead
     guard: np.ndarray  # (4,) the halts
+    kept: np.ndarray  # (10,) START, HELD_NOW, IN_MARKET, AHEAD and, from COURSE on, the course of equity
 
 
 def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
@@ -47,7 +50,20 @@ def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
     pairs, coins, venues = len(market.pair_legs), int(market.pair_legs[:, COIN].max()) + 1, len(deposits)
     held = np.zeros(pairs + 1, "uint64"), np.zeros((pairs + 1, 9))
     money = np.zeros(9), np.zeros(venues), np.zeros((3, venues))
-    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), log, np.zeros((1 + 3 * venues, SPAN)), np.zeros(4))
+    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), log, np.zeros((1 + 3 * venues, SPAN)), np.zeros(4), np.zeros(10))
+
+
+def states_of(one: State, sets: int) -> State:
+    """Make room for several sets that take turns: all but the log and the room is theirs alone, by set."""
+    shared = ("log", "room")
+    return State(*(x if name in shared else np.repeat(x[None], sets, axis=0) for name, x in one._asdict().items()))
+
+
+@njit(forceinline=True, _nrt=False)
+def state_of(states: State, i: int) -> State:
+    """Take one set's own out of several."""
+    s = states
+    return State(s.who[i], s.rows[i], s.sums[i], s.cash[i], s.venues[i], s.rest_h[i], s.taken[i], s.log, s.room, s.guard[i], s.kept[i])
 
 
 @njit(_nrt=False)
