@@ -102,7 +102,7 @@ def pack(data: SweepData) -> Market:
     )
 
 # %% ../../nbs/60a_research_sweep_book.ipynb #steps
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def steps_in(value: float, over: float, under: float) -> float:
     """Count the whole steps of over / under in a value (>= 0); without a step (under = 0), the value counts itself."""
     if under == 0.0 or value == np.inf:
@@ -115,19 +115,19 @@ def steps_in(value: float, over: float, under: float) -> float:
     return steps
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def worth(steps: float, over: float, under: float) -> float:
     """Turn a count of steps into a value."""
     return steps if under == 0.0 or steps == np.inf else steps * over / under
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _on_tick(price: float, over: float, under: float, up: bool) -> float:
     below = worth(steps_in(price, over, under), over, under)
     return worth(steps_in(price, over, under) + 1, over, under) if up and below < price else below
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def collar(price: float, bps: float, over: float, under: float, side: int) -> float:
     """Find the worst price at which an order may fill, on the tick over / under."""
     worst = price * (1 + side * bps / 1e4)
@@ -138,7 +138,7 @@ def collar(price: float, bps: float, over: float, under: float, side: int) -> fl
 LEVELS = 4  # of a model book, as the history feed makes it
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def take(
     leg_hours: np.ndarray,  # of a Market
     leg_terms: np.ndarray,

@@ -22,7 +22,7 @@ from .sweep_data import SweepData, trailing_bps_h
 from ..strategies.cross_funding_signal import signal
 
 # %% ../../nbs/60b_research_sweep_looks.ipynb #compiled-signal
-signal_c = njit(signal, forceinline=True)
+signal_c = njit(signal, forceinline=True, _nrt=False)
 
 
 def source_tag(*parts: object) -> int:
@@ -33,7 +33,7 @@ def source_tag(*parts: object) -> int:
 
 def keyed(make: Callable[[int], Callable], *parts: object) -> Callable:
     """Compile what `make` gives for a tag, and keep it under the sources of its parts."""
-    return njit(make(source_tag(*parts)), cache=True, nogil=True)
+    return njit(make(source_tag(*parts)), cache=True, nogil=True, _nrt=False)
 
 # %% ../../nbs/60b_research_sweep_looks.ipynb #group
 BLOCK = 32  # hours of which the best edge is known

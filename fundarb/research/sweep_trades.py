@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'LOTS', 'QTY', 'VALUE0', 'FUNDING0', 'PAID_A0', 'PAID_B0', 'SINCE_H', 'LEAVES', 'BASE', 'FUNDING', 'FEES',
-           'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS', 'EQUITY', 'GROSS', 'OWED', 'SPAN',
-           'HELD', 'LOGGED', 'State', 'empty_state', 'settle', 'stand', 'add', 'drop']
+           'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS', 'EQUITY', 'GROSS', 'OWED', 'START',
+           'HELD_NOW', 'IN_MARKET', 'AHEAD', 'COURSE', 'LEAST_SPAN', 'SPAN', 'HELD', 'LOGGED', 'State', 'empty_state',
+           'states_of', 'state_of', 'settle', 'stand', 'add', 'drop']
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #imports
 from typing import NamedTuple
@@ -22,7 +23,8 @@ from .sweep_book import Market, collar, steps_in, take, worth
 SIDE, LOTS, QTY, VALUE0, FUNDING0, PAID_A0, PAID_B0, SINCE_H, LEAVES = range(9)
 BASE, FUNDING, FEES, SLIPPAGE, ENTRIES, ROUND_TRIPS, UNEVEN, REFUSED, ORDERS = range(9)
 EQUITY, GROSS, OWED = range(3)
-SPAN = 64  # hours that are looked through at once
+START, HELD_NOW, IN_MARKET, AHEAD, COURSE = range(5)
+LEAST_SPAN, SPAN = 8, 128  # hours that are looked through at once
 HELD = 1 << 62  # a row that never comes
 LOGGED = ("row", "pair", "side", "qty_base", "cash_a", "cash_b", "kind")  # kind: +1 opens, -1 closes, -2 closes the rest
 
@@ -39,6 +41,8 @@ class State(NamedTuple):
     taken: np.ndarray  # (C,) row until which a coin is taken; HELD
     log: np.ndarray  # (m, 7) by LOGGED; [0, 0] counts
     room: np.ndarray  # (1 + 3 V, SPAN) equity, and EQUITY, GROSS, OWED of each venue, of the hours ahead
+    guard: np.ndarray  # (4,) the halts
+    kept: np.ndarray  # (10,) START, HELD_NOW, IN_MARKET, AHEAD and, from COURSE on, the course of equity
 
 
 def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
@@ -46,10 +50,23 @@ def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
     pairs, coins, venues = len(market.pair_legs), int(market.pair_legs[:, COIN].max()) + 1, len(deposits)
     held = np.zeros(pairs + 1, "uint64"), np.zeros((pairs + 1, 9))
     money = np.zeros(9), np.zeros(venues), np.zeros((3, venues))
-    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), log, np.zeros((1 + 3 * venues, SPAN)))
+    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), log, np.zeros((1 + 3 * venues, SPAN)), np.zeros(4), np.zeros(10))
 
 
-@njit
+def states_of(one: State, sets: int) -> State:
+    """Make room for several sets that take turns: all but the log and the room is theirs alone, by set."""
+    shared = ("log", "room")
+    return State(*(x if name in shared else np.repeat(x[None], sets, axis=0) for name, x in one._asdict().items()))
+
+
+@njit(forceinline=True, _nrt=False)
+def state_of(states: State, i: int) -> State:
+    """Take one set's own out of several."""
+    s = states
+    return State(s.who[i], s.rows[i], s.sums[i], s.cash[i], s.venues[i], s.rest_h[i], s.taken[i], s.log, s.room, s.guard[i], s.kept[i])
+
+
+@njit(_nrt=False)
 def _rebase(market, t, p, hold, state) -> None:
     """Take what a held pair has gained so far into the sums."""
     a, b, qty = market.pair_legs[p, A], market.pair_legs[p, B], hold[QTY]
@@ -62,14 +79,14 @@ def _rebase(market, t, p, hold, state) -> None:
     hold[VALUE0], hold[FUNDING0], hold[PAID_A0], hold[PAID_B0] = value, received, paid_a, paid_b
 
 
-@njit
+@njit(_nrt=False)
 def settle(market, t, state, held) -> None:
     """Take what everything held has gained into the sums."""
     for h in range(held):
         _rebase(market, t, state.who[h], state.rows[h], state)
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #trade
-@njit
+@njit(_nrt=False)
 def _fill(market, t, n, side, want, bps):
     """Fill one leg within its collar."""
     tick, under = market.leg_terms[n, TICK], market.leg_terms[n, TICK_UNDER]
@@ -77,7 +94,7 @@ def _fill(market, t, n, side, want, bps):
     return take(market.leg_hours, market.leg_terms, t, n, side, want, limit)
 
 
-@njit
+@njit(_nrt=False)
 def _trade(market, t, p, side, lots, bps, hold, state, kind) -> None:
     """Trade both legs, long a for +1, and book it: cash, fees, slippage and what is held."""
     a, b, sums, cash, log = market.pair_legs[p, A], market.pair_legs[p, B], state.sums, state.cash, state.log
@@ -111,7 +128,7 @@ def _trade(market, t, p, side, lots, bps, hold, state, kind) -> None:
             log[row, 4], log[row, 5], log[row, 6] = paid_a, paid_b, kind
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #stand
-@njit(forceinline=True)
+@njit(forceinline=True, _nrt=False)
 def stand(market, t, state, held, least_usd) -> bool:
     """Value every venue at mark; tell whether something held fell short of its size."""
     venues, who, rows, short = state.venues, state.who, state.rows, False
@@ -130,7 +147,7 @@ def stand(market, t, state, held, least_usd) -> bool:
     return short
 
 
-@njit
+@njit(_nrt=False)
 def _allowed(market, desk, t, p, more, notional, qty, venues) -> bool:
     """Ask the limits on exposure; what is allowed is counted in from then on."""
     a, b = market.pair_legs[p, A], market.pair_legs[p, B]
@@ -157,7 +174,7 @@ def _allowed(market, desk, t, p, more, notional, qty, venues) -> bool:
     return fits
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #size
-@njit
+@njit(_nrt=False)
 def _standing(market, desk, t, n) -> float:
     """Count what one order may take from one side of a book."""
     price, opened = market.leg_hours[PRICE, n, t], market.leg_hours[OPEN, n, t]
@@ -168,7 +185,7 @@ def _standing(market, desk, t, n) -> float:
     return levels * market.leg_hours[LEVEL, n, t] * desk.max_depth_frac
 
 
-@njit
+@njit(_nrt=False)
 def _lots(market, desk, t, p, side, notional, held_lots) -> float:
     """Size one opening step in common lots; 0: no order can be made of it."""
     a, b, ref = market.pair_legs[p, A], market.pair_legs[p, B], market.pair_hours[REF, p, t]
@@ -189,7 +206,7 @@ def _lots(market, desk, t, p, side, notional, held_lots) -> float:
     return lots if lots >= smallest else 0.0
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #open
-@njit
+@njit(_nrt=False)
 def add(market, desk, t, p, notional, barred, hold, state) -> bool:
     """Ask limits and size of a step that adds, and take it; False: it was refused."""
     qty, side = abs(hold[QTY]), int(hold[SIDE])
@@ -206,7 +223,7 @@ def add(market, desk, t, p, notional, barred, hold, state) -> bool:
     return True
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #drop
-@njit
+@njit(_nrt=False)
 def drop(market, desk, t, state, held) -> int:
     """Close what is to be left; gives how many pairs are held then."""
     h, who, rows = 0, state.who, state.rows
