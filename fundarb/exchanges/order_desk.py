@@ -87,6 +87,8 @@ class OrderDesk(OrderQuestions):
             return
         self.reports.sent(name, symbol, order.qty_base)
         self.hooks.active.add(symbol)
+        if order.post_only:
+            self.hooks.rests(name, symbol)
         placed = await self._place(wired, order, qty, price)
         if placed is not None:
             self.reports.take_order(placed)
