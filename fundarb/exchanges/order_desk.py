@@ -87,9 +87,9 @@ class OrderDesk(OrderQuestions):
             return
         self.reports.sent(name, symbol, order.qty_base)
         self.hooks.active.add(symbol)
-        if order.post_only:
-            self.hooks.rests(name, symbol)
         placed = await self._place(wired, order, qty, price)
+        if order.post_only:
+            self.hooks.rests(name, symbol)  # known or not: it may
         if placed is not None:
             self.reports.take_order(placed)
             if not order.post_only or placed.state is WireState.ENDED:

@@ -71,7 +71,7 @@ class VenueSession(PublicStreams):
         self.rested = asyncio.Event()  # there is one more
 
     def rests(self, client_order_id: str, symbol: str) -> None:
-        """Note that an order is about to leave that may rest."""
+        """Note that an order has left that may rest."""
         self.made[client_order_id] = symbol
         self.rested.set()
 
