@@ -183,7 +183,7 @@ class Delist(Fault, frozen=True, tag="delist"):
     symbol: str
 
 # %% ../../nbs/70a_sandbox_faults.ipynb #script
-_PASSIVE = (Delay, Late, Reset, Hang, ErrorAnswer, Truncate, Lag, StaleSnapshot, RejectOrder, FillPartly)
+_PASSIVE = (Delay, Reset, Late, Hang, ErrorAnswer, Truncate, Lag, StaleSnapshot, RejectOrder, FillPartly)
 _PUSHES = (DropPush, DuplicatePush, SwapPushes, Freeze, MutePongs, CrossBook, RefuseConnect)
 _AT_ONCE = (Disconnect, Down, ExpireListenKey, SkewClock, KeyRights, ChangeInterval, Deleverage, Liquidate, Delist)
 ANY_REQUEST = (Delay, Late, Reset, Hang, ErrorAnswer, Truncate)
