@@ -32,7 +32,8 @@ async def serve(wanted: Mapping[str, Any], until: asyncio.StreamReader) -> None:
     deposits = {venue: Decimal(amount) for venue, amount in wanted["deposits_usd"].items()}
     market = synthetic_market(wanted["seed"], wanted["days"], wanted["book_minutes"], 1, wanted["symbols"], wanted["coins"])
     sandbox = Sandbox(market, deposits, paused=True)
-    sandbox.servers["hyperliquid"].weight.limit *= WIDER  # no minute passes here while a client reads its history
+    if (server := sandbox.servers.get("hyperliquid")) is not None:
+        server.weight.limit *= WIDER  # no minute passes here while a client reads its history
     sandbox.world.advance(market.start_ns + FIRST_NS)
     async with sandbox:
         write_known(sandbox.known(), Path(wanted["file"]))
