@@ -60,7 +60,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the synthetic market.")] = 7,
     days: Annotated[int, typer.Option(help="Simulated days; 14 take about a minute.")] = 14,
     seconds: Annotated[float, typer.Option(help="Wall time to take at least; 0: as fast as it goes.")] = 0.0,
-    symbols: Annotated[str, typer.Option(help="Coins, with commas; empty: all six.")] = "",
+    symbols: Annotated[str, typer.Option(help="Coins, with commas; empty: all of them.")] = "",
+    coins: Annotated[int, typer.Option(help="How many of the synthetic market's thirty coins there are.")] = 6,
     params: ParamsFile = Path("params/cross_funding/demo.json"),
     json_file: JsonFile = None,
     settings_file: SettingsFile = DEFAULT_SETTINGS,
@@ -70,7 +71,7 @@ def demo(
 
     settings = start(settings_file)
     console = Console()
-    plan = DemoPlan(seed=seed, days=days, seconds=seconds, symbols=names_of(symbols, "--symbols"))
+    plan = DemoPlan(seed=seed, days=days, seconds=seconds, symbols=names_of(symbols, "--symbols"), coins=coins)
     result, folder = asyncio.run(run_demo(settings, _parameters(params, console), plan, console))
     show(result, folder, json_file, console)
     leave_closed(result)

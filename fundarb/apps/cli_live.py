@@ -22,16 +22,19 @@ from .session import check_place
 from ..config.parameters import ParameterSet, load_parameters
 from ..config.settings import Settings
 from ..core.errors import ExchangeError
+from ..exchanges.connection import read_symbols
 
 # %% ../../nbs/88e_apps_cli_live.ipynb #options
 SandboxFile = Annotated[Path | None, typer.Option("--sandbox", help="What `fundarb sandbox --json` wrote; else the internet.")]
 SessionFolder = Annotated[Path | None, typer.Option("--session", help="The session's folder; else one under runs/.")]
-Symbols = Annotated[str, typer.Option("--symbols", help="Coins, with commas; empty: those in settings.ini.")]
+Symbols = Annotated[str, typer.Option("--symbols", help="Coins, with commas; empty: those in settings.ini; all: every coin of a sandbox.")]
 Hours = Annotated[float, typer.Option("--hours", help="Market time until the session ends by itself; 0: until Ctrl-C.")]
 WITHOUT_NETWORK = "no venue could be reached. Without a network: fundarb sandbox --json FILE, and then --sandbox FILE"
 
 
-def _choose(settings: Settings, symbols: str) -> Settings:
+def _choose(settings: Settings, symbols: str, sandbox: Path | None = None) -> Settings:
+    if symbols == "all" and sandbox is not None:
+        symbols = ",".join(read_symbols(sandbox))
     if not (names := names_of(symbols, "--symbols")):
         return settings
     return settings.model_copy(update={"live": settings.live.model_copy(update={"symbols": names})})
@@ -81,7 +84,7 @@ def live(
     """Trade with real orders, or with the real wire of a sandbox."""
     from fundarb.apps.connect import live_way, pass_gate, sandbox_way
 
-    settings, console = _choose(start(settings_file), symbols), Console()
+    settings, console = _choose(start(settings_file), symbols, sandbox), Console()
     if sandbox is None:
         loaded, way = pass_gate(settings, params, parameter_schemas()), live_way(settings)
     else:
@@ -107,7 +110,7 @@ def paper(
     """Trade live prices with simulated orders: real books, real funding, no keys, no money."""
     from fundarb.apps.connect import public_way, sandbox_way
 
-    settings, console = _choose(start(settings_file), symbols), Console()
+    settings, console = _choose(start(settings_file), symbols, sandbox), Console()
     loaded = _unpromoted(params, console)
     way = public_way(settings) if sandbox is None else sandbox_way(sandbox, settings, with_keys=False)
     name = f"paper-{datetime.now(UTC):%Y%m%dT%H%M%S}"
@@ -136,7 +139,7 @@ def doctor(
     from fundarb.apps.doctor import doctor_table, judge
     from fundarb.apps.look import examine_all
 
-    settings = _choose(start(settings_file), symbols)
+    settings = _choose(start(settings_file), symbols, sandbox)
     way = live_way(settings) if sandbox is None else sandbox_way(sandbox, settings)
     checks = judge(asyncio.run(examine_all(way)), settings)
     if as_json:
@@ -162,7 +165,7 @@ def scan(
     from fundarb.apps.screener import scan_json, scan_table
     from fundarb.apps.screener import scan as find
 
-    settings = _choose(start(settings_file), symbols)
+    settings = _choose(start(settings_file), symbols, sandbox)
     way = public_way(settings) if sandbox is None else sandbox_way(sandbox, settings, with_keys=False)
     try:
         seen = asyncio.run(look_around(way))

@@ -46,6 +46,7 @@ def sandbox(
     data: Annotated[Path | None, typer.Option(help="Recorded data: a lake, or a folder in the import layout; else synthetic.")] = None,
     seed: Annotated[int, typer.Option(help="Of the synthetic market.")] = 7,
     days: Annotated[int, typer.Option(help="Of the synthetic market.")] = 14,
+    coins: Annotated[int, typer.Option(help="How many of the synthetic market's thirty coins there are.")] = 6,
     speed: Annotated[float, typer.Option(help="Times real time while nobody is busy; 0: as fast as it is read.")] = 1.0,
     tls: Annotated[bool, typer.Option(help="Tell the TLS addresses, and the certificate's file.")] = False,
     paused: Annotated[bool, typer.Option(help="Let time stand until POST /clock says so.")] = False,
@@ -55,7 +56,7 @@ def sandbox(
     """Serve Binance USD-M, Hyperliquid and OKX on loopback. No network, no real keys."""
     try:
         settings = load_settings(settings_file)
-        opened = open_sandbox(settings, data, seed, days, speed, tls, paused)
+        opened = open_sandbox(settings, data, seed, days, speed, tls, paused, coins)
     except (FundarbError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg="red")
         raise typer.Exit(2) from None
@@ -63,10 +64,10 @@ def sandbox(
 
 
 def open_sandbox(
-    settings: Settings, data: Path | None, seed: int, days: int, speed: float, tls: bool, paused: bool
+    settings: Settings, data: Path | None, seed: int, days: int, speed: float, tls: bool, paused: bool, coins: int
 ) -> Sandbox:
     """Choose the market, and put the deposits of the settings on its venues."""
-    market = synthetic_market(seed, days) if data is None else recorded_market(data, settings.venues)
+    market = synthetic_market(seed, days, coins=coins) if data is None else recorded_market(data, settings.venues)
     venues = {terms.venue for terms in market.instruments} & OPENERS.keys()
     deposits = {venue: settings.venues[venue].deposit_usd for venue in venues}
     return Sandbox(market, deposits, speed, tls, paused)

@@ -23,6 +23,7 @@ from ..config.settings import Settings
 from ..core.errors import InputError
 from ..core.numbers import DAY_NS
 from ..data_providers.synthetic import SyntheticSpec, default_spec
+from ..data_providers.synthetic_cast import USUAL
 from ..sandbox.child import sandbox_process
 
 # %% ../../nbs/87_apps_demo.ipynb #plan
@@ -33,6 +34,7 @@ class DemoPlan(NamedTuple):
     days: int = 14
     seconds: float = 0.0  # of wall time, at least; 0: as fast as it goes
     symbols: tuple[str, ...] = ()  # coins; none: all there are
+    coins: int = USUAL  # of the cast
 
 
 def demo_market(plan: DemoPlan) -> SyntheticSpec:
@@ -41,7 +43,7 @@ def demo_market(plan: DemoPlan) -> SyntheticSpec:
         raise InputError(f"--days {plan.days}: must be 1 to 365. Nothing was started.")
     if plan.seconds < 0:
         raise InputError(f"--seconds {plan.seconds:g}: must be 0 or more. Nothing was started.")
-    market = default_spec(plan.seed, plan.days)
+    market = default_spec(plan.seed, plan.days, plan.coins)
     known = [coin.symbol for coin in market.coins]
     if strange := [symbol for symbol in plan.symbols if symbol not in known]:
         raise InputError(f"--symbols {strange[0]}: the demo has {', '.join(known)}. Nothing was started.")
@@ -104,10 +106,10 @@ async def run_demo(
     deposits = {venue: settings.venues[venue].deposit_usd for venue in venues}
     name = f"demo-{plan.seed}-{plan.days}"
     folder = settings.paths.runs / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{name}"
-    async with sandbox_process(plan.seed, plan.days, deposits, symbols) as file:
+    async with sandbox_process(plan.seed, plan.days, deposits, symbols, coins=plan.coins) as file:
         way = sandbox_way(file, settings)
         pace = Pace(way.control, way.clock, market, plan.seconds)
-        origin = {"market": "synthetic", "seed": plan.seed, "days": plan.days, "venues": venues, "symbols": symbols}
+        origin = {"market": "synthetic", "seed": plan.seed, "days": plan.days, "coins": plan.coins, "venues": venues, "symbols": symbols}
         wanted = LivePlan(
             kind="demo",
             session_id=name,

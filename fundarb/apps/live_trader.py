@@ -35,7 +35,7 @@ from .session_log import begin_log
 from ..config.parameters import ParameterSet
 from ..config.settings import Settings
 from ..core.engine import Engine
-from ..core.errors import ExchangeError
+from ..core.errors import ExchangeError, InputError
 from ..core.events import AccountReported, Event, ReportAccount, TimerFired
 from ..core.models import Instrument
 from ..core.numbers import HOUR_NS, SECOND_NS, utc_text
@@ -99,11 +99,13 @@ def refuse_foreign(accounts: Mapping[str, AccountReported]) -> None:
         raise ExchangeError("\n  ".join(["accounts are not ready. Nothing was started; close, cancel or fund:", *found]))
 
 # %% ../../nbs/86c_apps_live_trader.ipynb #recipe
-def tradable(instruments: Sequence[Instrument]) -> list[Instrument]:
-    """Keep the coins that are on two venues or more, coin by coin; raise InputError if there are none."""
+def tradable(instruments: Sequence[Instrument], wanted: Sequence[str] = ()) -> list[Instrument]:
+    """Keep the coins that are on two venues or more; raise InputError if there are none, or a wanted one is not."""
     venues_of: dict[str, int] = {}
     for instrument in instruments:
         venues_of[instrument.symbol] = venues_of.get(instrument.symbol, 0) + 1
+    if lonely := [symbol for symbol in wanted if venues_of.get(symbol, 0) < 2]:
+        raise InputError(f"{', '.join(lonely)}: on fewer than two of the venues. Nothing was started: take them out of the symbols.")
     kept = [instrument for instrument in instruments if venues_of[instrument.symbol] > 1]
     make_pairs(kept or instruments)
     return sorted(kept, key=lambda instrument: instrument.symbol)
@@ -299,7 +301,7 @@ async def _open(adapters: Mapping[str, VenueAdapter]) -> list[Instrument]:
 async def _recipe(
     settings: Settings, params: ParameterSet, plan: LivePlan, adapters: Mapping[str, VenueAdapter], inbox: Inbox
 ) -> RunSpec:
-    instruments = tradable(await _open(adapters))
+    instruments = tradable(await _open(adapters), plan.origin.get("symbols", ()))
     if plan.simulated:
         deposits = {venue: settings.venues[venue].deposit_usd for venue in adapters}
     else:

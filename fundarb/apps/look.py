@@ -45,7 +45,7 @@ async def look_around(way: Way, patience_s: float = 15.0) -> Seen:
     tasks = Tasks(lambda name, error: log.error("stream failed", stream=name, error=repr(error)))
     try:
         opened = await asyncio.gather(*(adapter.open() for adapter in adapters.values()))
-        instruments = tradable([instrument for listed in opened for instrument in listed])
+        instruments = tradable([instrument for listed in opened for instrument in listed], way.symbols)
         market = MarketState(pairs := make_pairs(instruments), max_book_age_s=patience_s)
         hear = market.handlers()
 

@@ -24,10 +24,10 @@ from ..core.funding import FundingKind, FundingRate, FundingRule, PriceBasis
 from ..core.funding import next_settlement_ns, rate_from_premium
 from ..core.models import Instrument, Level
 from ..core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS, exact, utc_ns, utc_text
-from .order_book import BookModel
+from .synthetic_cast import USUAL, cast, listed_terms, stage
 from .synthetic_paths import STEP_MINUTES, STEPS_PER_HOUR, CoinPath
 from .synthetic_paths import CoinProfile, InstrumentPath
-from .synthetic_paths import PremiumProfile, VenueProfile
+from .synthetic_paths import VenueProfile
 
 # %% ../../nbs/27_data_providers_synthetic.ipynb #incidents
 class IntervalChange(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -106,100 +106,37 @@ def _complaints(spec: SyntheticSpec) -> Iterator[str]:
         if incident.at_ns % HOUR_NS:
             yield f"an incident at {utc_text(incident.at_ns)}, which is not on the hour"
 
-# %% ../../nbs/27_data_providers_synthetic.ipynb #terms
-# venue, coin, venue's name for it, coins per price, lot and least quantity (base units),
-# least notional (USD), tick (quote per base), leverage, maintenance, cap (per interval), interval (h)
-_TERMS = """
-binance     BTC  BTCUSDT        1    0.001   0.001   50 0.1          125 0.004  0.003    8
-binance     ETH  ETHUSDT        1    0.001   0.001   20 0.01         125 0.004  0.003    8
-binance     SOL  SOLUSDT        1    0.01    0.01     5 0.01         100 0.005  0.00375  8
-binance     DOGE DOGEUSDT       1    1       1        5 0.00001       75 0.0065 0.004875 8
-binance     LINK LINKUSDT       1    0.01    0.01     5 0.001         75 0.005  0.00375  8
-binance     PEPE 1000PEPEUSDT   1000 1000    1000     5 0.0000000001  75 0.0065 0.02     4
-hyperliquid BTC  BTC            1    0.00001 0.00001 10 1             40 0.0125 0.04     1
-hyperliquid ETH  ETH            1    0.0001  0.0001  10 0.1           25 0.02   0.04     1
-hyperliquid SOL  SOL            1    0.01    0.01    10 0.01          20 0.025  0.04     1
-hyperliquid DOGE DOGE           1    1       1       10 0.00001       10 0.05   0.04     1
-hyperliquid LINK LINK           1    0.1     0.1     10 0.001         10 0.05   0.04     1
-hyperliquid PEPE kPEPE          1000 1000    1000    10 0.000000001   10 0.05   0.04     1
-okx         BTC  BTC-USDT-SWAP  1    0.0001  0.0001   0 0.1          100 0.004  0.00375  8
-okx         ETH  ETH-USDT-SWAP  1    0.001   0.001    0 0.01         100 0.004  0.00375  8
-okx         SOL  SOL-USDT-SWAP  1    0.01    0.01     0 0.01         100 0.005  0.0075   8
-okx         DOGE DOGE-USDT-SWAP 1    10      10       0 0.00001       50 0.01   0.0075   8
-okx         LINK LINK-USDT-SWAP 1    0.1     0.1      0 0.001         50 0.01   0.0075   8
-okx         PEPE PEPE-USDT-SWAP 1    1000000 1000000  0 0.000000001   50 0.01   0.015    8
-"""
-
-# %% ../../nbs/27_data_providers_synthetic.ipynb #venue-terms
-# venue, settlement currency, maker and taker fee, fee of a liquidation (bps), price that funding is valued at
-_VENUE_TERMS = """
-binance     USDT 2.0 5.0 125 mark
-hyperliquid USDC 1.5 4.5 0   oracle
-okx         USDT 2.0 5.0 5   mark
-"""
-
-# venue, level of its premiums (bps), linear weights from (h), and its books: spread, size
-_VENUES = (("binance", -3.9, 2, 1.0, 1.0), ("hyperliquid", -3.7, None, 1.5, 0.5), ("okx", -4.1, 1, 1.2, 0.8))
-
-# coin, start price, daily volatility, scale, half spread (bps), USD at a level, turnover (USD a day)
-_COINS = (
-    ("BTC", 60_000.0, 0.025, 0.60, 0.5, 60_000.0, 8e9),
-    ("ETH", 2_000.0, 0.035, 0.65, 0.6, 50_000.0, 5e9),
-    ("SOL", 120.0, 0.040, 0.70, 0.8, 30_000.0, 2e9),
-    ("DOGE", 0.12, 0.045, 0.80, 1.2, 20_000.0, 8e8),
-    ("LINK", 12.0, 0.045, 0.80, 1.5, 15_000.0, 3e8),
-    ("PEPE", 0.000008, 0.055, 0.95, 2.0, 12_000.0, 4e8),
-)
-
 # %% ../../nbs/27_data_providers_synthetic.ipynb #default-instruments
 def default_instruments(
     spec: SyntheticSpec,
 ) -> list[Instrument]:  # coin by coin, its venues together
-    """List the usual cast's instruments of the coins and venues in a spec."""
-    fees = {row[0]: row[1:] for row in map(str.split, _VENUE_TERMS.strip().splitlines())}
-    rows = {(row[0], row[1]): row for row in map(str.split, _TERMS.strip().splitlines())}
-    names = ["venue", "symbol", "venue_symbol", "units_per_price", "lot_step_base", "min_qty_base"]
-    names += ["min_notional_usd", "price_tick", "max_leverage", "maintenance_frac", "rate_cap", "interval_h"]
-    names += ["quote", "maker_fee_bps", "taker_fee_bps", "liquidation_fee_bps", "price_basis"]
-    listed = [(v.venue, c.symbol) for c in spec.coins for v in spec.venues]
-    terms = [dict(zip(names, [*rows[name], *fees[name[0]]])) for name in listed if name in rows]
-    return [msgspec.convert(term, Instrument, strict=False) for term in terms]
-
-# %% ../../nbs/27_data_providers_synthetic.ipynb #default-profiles
-def _coin(
-    symbol: str, start_price: float, vol_frac: float, scale: float, half_bps: float, level_usd: float, turnover: float
-) -> CoinProfile:
-    book = BookModel(half_spread_bps=half_bps, level_step_bps=half_bps, level_usd=level_usd, levels=4)
-    shape = {"daily_vol_frac": vol_frac, "scale": scale, "turnover_usd": turnover}
-    return CoinProfile(symbol=symbol, start_price=start_price, book=book, **shape)
-
-
-def _venue(
-    venue: str, mean_bps: float, linear_from_h: int | None, spread_factor: float, size_factor: float
-) -> VenueProfile:
-    premium = PremiumProfile(mean_bps=mean_bps, mean_sd_bps=0.9)
-    factors = {"spread_factor": spread_factor, "size_factor": size_factor}
-    return VenueProfile(venue=venue, premium=premium, linear_from_h=linear_from_h, **factors)
+    """List the cast's instruments of the coins and venues in a spec."""
+    terms = listed_terms()
+    wanted = [(venue.venue, coin.symbol) for coin in spec.coins for venue in spec.venues]
+    return [terms[name] for name in wanted if name in terms]
 
 # %% ../../nbs/27_data_providers_synthetic.ipynb #default-spec
 def default_spec(
     seed: int,
     days: int,  # of the session
+    coins: int = USUAL,  # of the cast
 ) -> SyntheticSpec:
     """Set up the usual market: history for a week of trailing rates, then a session with two incidents."""
     start_ns = utc_ns("2026-03-02")
     changed_ns, lost_ns = (start_ns + round(3 * days * share) * 8 * HOUR_NS for share in (0.4, 0.7))
+    troubled = (
+        IntervalChange(venue="binance", symbol="DOGE", at_ns=changed_ns, interval_h=4),
+        MissingSettlement(venue="okx", symbol="ETH", at_ns=lost_ns),
+    )
+    chosen = cast(coins)
     return SyntheticSpec(
         seed=seed,
         start_ns=start_ns,
         days=days,
         warmup_days=8,
-        coins=tuple(_coin(*row) for row in _COINS),
-        venues=tuple(_venue(*row) for row in _VENUES),
-        incidents=(
-            IntervalChange(venue="binance", symbol="DOGE", at_ns=changed_ns, interval_h=4),
-            MissingSettlement(venue="okx", symbol="ETH", at_ns=lost_ns),
-        ),
+        coins=chosen,
+        venues=stage(),
+        incidents=tuple(each for each in troubled if each.symbol in {coin.symbol for coin in chosen}),
     )
 
 # %% ../../nbs/27_data_providers_synthetic.ipynb #venue-average

@@ -20,7 +20,8 @@ from ..core.numbers import DAY_NS, HOUR_NS
 from .base import Credentials
 from .binance_words import UNLISTED_H, BinanceWire, read_order, read_trade, read_update, wire_up
 from .ccxt_adapter import CcxtAdapter
-from .ccxt_client import reason_of, told
+from .ccxt_client import EXPIRES_MS, reason_of, told
+from .dead_mans_switch import keep_armed
 from .order_reports import WireFill, WireOrder
 from .public_streams import Watch, intervals_h
 from .venue_hooks import MS, Market, order_words, refuse_account
@@ -39,6 +40,7 @@ class _Terms(CcxtAdapter):
     def config(self, credentials: Credentials | None) -> dict[str, Any]:
         """Give keys and options for ccxt's constructor."""
         options = {"fetchCurrencies": False, "fetchMargins": False, "warnOnFetchOpenOrdersWithoutSymbol": False}
+        options["recvWindow"] = EXPIRES_MS
         config: dict[str, Any] = {"options": options, "rateLimiterAlgorithm": "rollingWindow"}
         if credentials is not None:
             config |= {"apiKey": credentials.key, "secret": credentials.secret}
@@ -112,8 +114,13 @@ class _Streams(_Account):
         return [("account", lambda: self.client.private.watch_orders())]
 
     def background(self) -> list[Awaitable[None]]:
-        """Keep the listen key alive."""
-        return [self._renew_key()]
+        """Keep the listen key alive, and the dead man's switch armed while orders rest."""
+        return [self._renew_key(), keep_armed(self.venue, self.resting, self.rested, self._arm)]
+
+    async def _arm(self, coins: set[str], seconds: float) -> None:
+        for coin in sorted(coins):
+            words = {"symbol": self.wired[coin].instrument.venue_symbol, "countdownTime": int(seconds * 1000)}
+            await self.client.trading.fapiPrivatePostCountdownCancelAll(words)
 
     async def _renew_key(self) -> None:
         while True:

@@ -33,7 +33,7 @@ def find_markets(
     quotes: Sequence[str],  # settlement currencies, the preferred one first
     venue: str,
 ) -> list[Market]:
-    """Find the linear perpetual of each wanted coin; raise ExchangeError where one is missing."""
+    """Find the linear perpetual of each wanted coin that is listed; raise ExchangeError where none is."""
     found: dict[str, Market] = {}
     perpetuals = [m for m in listed if m["swap"] and m["linear"] and m["active"]]
     for quote in reversed(quotes):
@@ -43,10 +43,12 @@ def find_markets(
                 if units := coins_in(base, coin):
                     found[coin] = (coin, units, market)
     missing = [coin for coin in coins if coin not in found]
+    what = f"{venue} lists no linear perpetual of {', '.join(missing)} in {' or '.join(quotes)}"
+    if not found:
+        raise ExchangeError(f"{what}. Nothing was started: take the venue or the coins out.")
     if missing:
-        what = f"{venue} lists no linear perpetual of {', '.join(missing)} in {' or '.join(quotes)}"
-        raise ExchangeError(f"{what}. Nothing was started: take them out of the symbols.")
-    return [found[coin] for coin in coins]
+        log.warning("coins are not listed", venue=venue, coins=missing)
+    return [found[coin] for coin in coins if coin in found]
 
 # %% ../../nbs/52j_exchanges_ccxt_adapter.ipynb #tasks
 class Tasks:

@@ -7,7 +7,7 @@ __all__ = ['MIN_NOTIONAL_USD', 'RATE_CAP', 'UNFILLED', 'HyperliquidWire', 'read_
            'HyperliquidAdapter']
 
 # %% ../../nbs/53a_exchanges_hyperliquid.ipynb #imports
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +19,8 @@ from ..core.funding import PriceBasis, next_settlement_ns, snap_settlement_ns
 from ..core.models import Instrument, Liquidity
 from .base import Credentials
 from .ccxt_adapter import CcxtAdapter
-from .ccxt_client import reason_of, told
+from .ccxt_client import EXPIRES_MS, reason_of, told
+from .dead_mans_switch import keep_armed
 from .order_reports import WireFill, WireOrder, WireState
 from .public_streams import Watch
 from .venue_hooks import MS, Market, order_words, refuse_account
@@ -49,7 +50,19 @@ class _Quiet(ccxt.pro.hyperliquid):
 
 
 class HyperliquidWire(Tapped, _Quiet):
-    """ccxt's class, tapped and mended."""
+    """ccxt's class, tapped and mended, with a deadline on every order."""
+
+    def _deadline_ms(self, nonce: int) -> int:
+        return nonce + self.options.get("expiresMs", EXPIRES_MS)  # a nonce is the time
+
+    def sign_l1_action(self, action: Any, nonce: Any, vault: Any = None, expires: Any = None) -> Any:
+        if action["type"] == "order" and expires is None:
+            expires = self._deadline_ms(nonce)
+        return super().sign_l1_action(action, nonce, vault, expires)
+
+    def create_orders_request(self, orders: Any, params: Any = {}) -> Any:
+        request = super().create_orders_request(orders, params)
+        return request | {"expiresAfter": self._deadline_ms(request["nonce"])}
 
 # %% ../../nbs/53a_exchanges_hyperliquid.ipynb #readers
 UNFILLED = "could not immediately match"
@@ -203,6 +216,18 @@ class _Streams(_Account):
             ("fills", lambda: self.client.private.watch_my_trades()),
             ("payments", self._watch_payments),
         ]
+
+    def background(self) -> list[Awaitable[None]]:
+        """Keep the dead man's switch armed while orders rest; it is one for all coins."""
+        return [keep_armed(self.venue, lambda: {"*"} if self.resting() else set(), self.rested, self._arm)]
+
+    async def _arm(self, coins: set[str], seconds: float) -> None:
+        trading, action = self.client.trading, {"type": "scheduleCancel"}
+        nonce = trading.incrementing_nonce()
+        if seconds:
+            action["time"] = nonce + int(seconds * 1000)
+        signature = trading.sign_l1_action(action, nonce)
+        await trading.privatePostExchange({"action": action, "nonce": nonce, "signature": signature})
 
     async def _watch_payments(self) -> Any:
         private = self.client.private

@@ -6,7 +6,7 @@
 __all__ = ['FORCED_CATEGORIES', 'FORCED_SUBTYPES', 'OkxWire', 'name_of', 'read_order', 'read_fill', 'OkxAdapter']
 
 # %% ../../nbs/53b_exchanges_okx.ipynb #imports
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +19,8 @@ from ..core.models import Instrument, Liquidity
 from ..core.numbers import DAY_NS, HOUR_NS
 from .base import Credentials
 from .ccxt_adapter import CcxtAdapter
-from .ccxt_client import told
+from .ccxt_client import EXPIRES_MS, told
+from .dead_mans_switch import keep_armed
 from .order_reports import WireFill, WireOrder, WireState
 from .public_streams import Watch, intervals_h
 from .venue_hooks import MS, Market, order_words, refuse_account
@@ -33,7 +34,14 @@ _STATES = {"live": WireState.OPEN, "partially_filled": WireState.OPEN}
 
 
 class OkxWire(Tapped, ccxt.pro.okx):
-    """ccxt's class, tapped."""
+    """ccxt's class, tapped, with a deadline on every order."""
+
+    def sign(self, path: str, api: Any = "public", method: str = "GET", params: Any = {}, *rest: Any) -> Any:
+        signed = super().sign(path, api, method, params, *rest)
+        if path in ("trade/order", "trade/batch-orders") and method == "POST":
+            deadline_ms = self.milliseconds() + self.options.get("expiresMs", EXPIRES_MS)
+            signed["headers"] = {**signed["headers"], "expTime": str(deadline_ms)}
+        return signed
 
 
 def name_of(raw: dict[str, Any]) -> str:
@@ -189,6 +197,13 @@ class _Streams(_Account):
     def private_watches(self) -> list[Watch]:
         """Watch our orders; their trades ride on them."""
         return [("orders", lambda: self.client.private.watch_orders(None, None, None, {"type": "SWAP"}))]
+
+    def background(self) -> list[Awaitable[None]]:
+        """Keep the dead man's switch armed while orders rest; it is one for all coins."""
+        return [keep_armed(self.venue, lambda: {"*"} if self.resting() else set(), self.rested, self._arm)]
+
+    async def _arm(self, coins: set[str], seconds: float) -> None:
+        await self.client.trading.privatePostTradeCancelAllAfter({"timeOut": f"{seconds:.0f}"})
 
     async def stream_broke(self, error: BaseException) -> None:
         """Build the private instance anew where a login failed: the old one would hang for ever."""

@@ -88,6 +88,8 @@ class OrderDesk(OrderQuestions):
         self.reports.sent(name, symbol, order.qty_base)
         self.hooks.active.add(symbol)
         placed = await self._place(wired, order, qty, price)
+        if order.post_only:
+            self.hooks.rests(name, symbol)  # known or not: it may
         if placed is not None:
             self.reports.take_order(placed)
             if not order.post_only or placed.state is WireState.ENDED:

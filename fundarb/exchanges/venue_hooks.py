@@ -6,6 +6,7 @@
 __all__ = ['MS', 'UNREADABLE', 'Market', 'refuse_account', 'order_words', 'VenueSession', 'VenueHooks']
 
 # %% ../../nbs/52e_exchanges_venue_hooks.ipynb #imports
+import asyncio
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
@@ -66,6 +67,18 @@ class VenueSession(PublicStreams):
         self.active: set[str] = set()  # coins that may trade: ordered in this session, or held
         self.client_ids: dict[str, str] = {}  # the venue's order id: ours, or the venue's word
         self.opened_ns = 0
+        self.made: dict[str, str] = {}  # orders that may rest, and their coins
+        self.rested = asyncio.Event()  # there is one more
+
+    def rests(self, client_order_id: str, symbol: str) -> None:
+        """Note that an order has left that may rest."""
+        self.made[client_order_id] = symbol
+        self.rested.set()
+
+    def resting(self) -> set[str]:  # coins
+        """Tell where orders of ours may rest."""
+        self.made = {name: symbol for name, symbol in self.made.items() if not self.reports.done(name)}
+        return set(self.made.values())
 
     def tell_kept_book(self, wired: Wired, stamp_ns: int) -> None:
         """Emit the book that ccxt keeps of a coin; nothing while its snapshot is awaited."""

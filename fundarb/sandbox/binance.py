@@ -65,7 +65,7 @@ class BinanceServer(BinanceSockets):
             check_key(call, self.keys)
             return user_key(self.listen_keys, call.method)
         spot = call.path.startswith("/sapi/")
-        act = spot_answer(call.path) if spot else self._signed.get(f"{call.method} {rest}")
+        act = spot_answer(call.path, self.may_withdraw) if spot else self._signed.get(f"{call.method} {rest}")
         if act is None:
             raise Refused(-1, call.endpoint)
         check_signature(call, self.keys, self.wall_ms)

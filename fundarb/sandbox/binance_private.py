@@ -134,7 +134,9 @@ _RIGHTS = {
 _SPOT: dict[str, Any] = {"account/apiRestrictions": _RIGHTS, "capital/config/getall": [], "margin/allPairs": []}
 
 
-def spot_answer(path: str) -> Callable[[Form], Any] | None:  # None: there is no such path
+def spot_answer(path: str, may_withdraw: bool = False) -> Callable[[Form], Any] | None:  # None: there is no such path
     """Find what the spot side says at a path."""
     name = path.removeprefix("/sapi/v1/")
+    if name == "account/apiRestrictions":
+        return lambda form: _RIGHTS | {"enableWithdrawals": may_withdraw}
     return (lambda form: _SPOT[name]) if name in _SPOT else None

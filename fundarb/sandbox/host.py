@@ -25,6 +25,7 @@ from ..core.errors import InputError
 from ..core.models import Instrument
 from ..data_providers.history import HistoryFeed, choose_legs, open_source
 from ..data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
+from ..data_providers.synthetic_cast import USUAL
 from .binance import BinanceServer
 from .certificate import write_certificate
 from .clock import SandboxClock, Traffic
@@ -52,11 +53,12 @@ def synthetic_market(
     book_minutes: int = 15,  # between books
     spare_days: int = 0,  # of market after those days, for clients that take their time to leave
     symbols: Sequence[str] = (),  # coins; none: all there are
+    coins: int = USUAL,  # of the cast
 ) -> Market:
     """Make the usual market; raise InputError if there is no such length."""
     if not 1 <= days <= 365:
         raise InputError(f"{days} days: must be 1 to 365. Nothing was started.")
-    spec = replace(default_spec(seed, days), days=days + spare_days, book_minutes=book_minutes)
+    spec = replace(default_spec(seed, days, coins), days=days + spare_days, book_minutes=book_minutes)
     instruments = [terms for terms in default_instruments(spec) if not symbols or terms.symbol in symbols]
     return Market(instruments, SyntheticMarket(spec, instruments), spec.start_ns)
 
@@ -159,7 +161,8 @@ class Sandbox:
         control = f"http://127.0.0.1:{self.control.port}"
         ca_file = str(self._ca_file)
         tls = {"ca_file": ca_file, "hosts": hosts}
-        return told | {"control": control, "ca_file": ca_file if self._tls else None, "tls": tls}
+        symbols = sorted({symbol for _, symbol in self.world.instruments})
+        return told | {"symbols": symbols, "control": control, "ca_file": ca_file if self._tls else None, "tls": tls}
 
     async def stop(self) -> None:
         """Close all ports."""

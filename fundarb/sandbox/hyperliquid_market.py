@@ -48,8 +48,7 @@ class Listing(NamedTuple):
 
     def well_priced(self, px: Decimal) -> bool:
         """Check a price on the wire: five significant figures, and not too many decimals."""
-        fine = px > 0 and not px % self.price_step(px)
-        return fine and not (px / self.terms.units_per_price) % self.terms.price_tick
+        return px > 0 and not px % self.price_step(px)
 
     def well_sized(self, sz: Decimal) -> bool:
         """Check a size on the wire."""

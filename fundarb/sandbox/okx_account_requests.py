@@ -25,7 +25,7 @@ def _config(server: OkxBase, asked: Asked) -> list[Any]:
         "kycLv": "3",
         "label": "sandbox",
         "ip": "",
-        "perm": "read_only,trade",
+        "perm": "read_only,trade,withdraw" if server.may_withdraw else "read_only,trade",
         "acctStpMode": "cancel_maker",
         "type": "0",
     }

@@ -16,7 +16,7 @@ from .faults import ErrorAnswer
 from .manners import RateWindow
 from .okx_account_requests import ACCOUNT_PATHS
 from .okx_base import Asked, OkxBase, Path
-from .okx_gate import OkxError, accepted, check_request, outcomes, refused
+from .okx_gate import OkxError, accepted, check_deadline, check_request, outcomes, refused
 from .okx_market_requests import MARKET_PATHS
 from .okx_orders import OkxDesk, outcome, place, take_back
 from .order_records import SentOrder
@@ -93,6 +93,7 @@ class OkxRequests(OkxBase):
             asked = call.json() if call.method == "POST" and call.body else dict(call.form())
             self.count(name, path, len(asked) if isinstance(asked, list) else 1, asked)
             if path.trades:
+                check_deadline(call, self.wall_ms)
                 return Answer(trade(self, path.answer, asked))
             return accepted(path.answer(self, present(asked)))
         except OkxError as error:

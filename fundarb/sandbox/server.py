@@ -17,7 +17,7 @@ from ..core.events import BookUpdated, Event
 from ..core.models import Instrument
 from .clock import Traffic
 from .faults import ANY_REQUEST, CrossBook, Delay, Disconnect, Down, ErrorAnswer, Fault
-from .faults import FaultBook, Hang, Lag, RefuseConnect, Reset, SkewClock, Truncate
+from .faults import FaultBook, Hang, KeyRights, Lag, Late, RefuseConnect, Reset, SkewClock, Truncate
 from .wire import Answer, Call, Socket, cut
 from .world import World, name_of
 
@@ -90,6 +90,7 @@ class VenueState(VenueWords, Subscriptions):
         self.account = world.account(self.venue)
         self.sockets: set[Socket] = set()
         self.skew_ms, self.down_until_s = 0, 0.0
+        self.may_withdraw = False  # what our key may do here
         world.listen(self._hear)
 
     @property
@@ -115,6 +116,8 @@ class VenueState(VenueWords, Subscriptions):
         """Do a fault that happens at once."""
         if isinstance(fault, SkewClock):
             self.skew_ms = fault.milliseconds
+        elif isinstance(fault, KeyRights):
+            self.may_withdraw = fault.withdraw
         elif isinstance(fault, Disconnect | Down):
             if isinstance(fault, Down):
                 self.down_until_s = time.monotonic() + fault.seconds
@@ -153,6 +156,8 @@ def troubled(venue: VenueWords, fault: ErrorAnswer) -> Answer:
 async def serve(venue: VenueState, request: web.BaseRequest, call: Call) -> web.StreamResponse:
     """Answer a request, unless a fault has it otherwise."""
     fault = venue.faults.take(ANY_REQUEST, venue.venue, venue.endpoint(call))
+    if isinstance(fault, Late):
+        await hold(venue.traffic, fault.seconds)
     if getattr(fault, "executed", True):
         answer = venue.answer(call)
     if isinstance(fault, Delay | Hang):

@@ -16,13 +16,15 @@ from fundarb.core.numbers import HOUR_NS, SECOND_NS
 from fundarb.data_providers.backfill import pull
 from fundarb.data_providers.lake import Lake
 from fundarb.data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
+from fundarb.exchanges import dead_mans_switch
 from fundarb.exchanges.base import Credentials
 from fundarb.exchanges.connection import HOSTS, Connection
 from fundarb.exchanges.venues import ADAPTERS, adapter_for
 from fundarb.sandbox.binance import BinanceServer
 from fundarb.sandbox.clock import Traffic
-from fundarb.sandbox.faults import Down, ErrorAnswer, ExpireListenKey, FaultBook, Hang, Truncate
+from fundarb.sandbox.faults import Down, ErrorAnswer, ExpireListenKey, FaultBook, Hang, Late, Truncate
 from fundarb.sandbox.hyperliquid import HyperliquidServer
+from fundarb.sandbox.hyperliquid_actions import trip_switch
 from fundarb.sandbox.okx import OkxServer
 from fundarb.sandbox.okx_gate import Keys
 from fundarb.sandbox.world import World, deleverage, seize
@@ -338,3 +340,50 @@ def test_an_expired_listen_key_is_replaced():
             assert desk.story(name) == ["Accepted", "Filled"]
 
     asyncio.run(play())
+
+
+@on_desk
+async def test_an_order_that_comes_late_is_refused(desk):
+    """The request travels for longer than it may: whatever the sender believes by then stays true."""
+    desk.adapter.client.trading.options |= {"recvWindow": 200, "expiresMs": 200}
+    desk.faults.add(Late(venue=desk.venue, endpoint=ORDER_PATH[desk.venue], seconds=0.5))
+    order = desk.order("0.01", desk.best("asks"))
+    name = await desk.send(order)
+    if desk.venue == "okx":  # its word leaves open what became of the order: it is asked for
+        await desk.adapter.execute(desk.about(QueryOrder, order))
+        assert desk.story(name) == ["Unknown", "NotFound"]
+    else:
+        assert desk.story(name) == ["Rejected"]
+    assert not desk.world.account(desk.venue).positions
+    desk.adapter.client.trading.options |= {"recvWindow": 5000, "expiresMs": 5000}
+    assert desk.story(await desk.filled("0.01")) == ["Accepted", "Filled"]
+
+
+@on_desk
+async def test_what_rests_is_taken_back_when_nobody_is_heard(desk):
+    """The process dies: the venue itself cancels the order, half a minute later and not before."""
+    order = desk.order("0.01", (desk.best("bids") * 99 / 100).quantize(desk.instruments["BTC"].price_tick), post_only=True)
+    name = await desk.send(order)
+    assert desk.story(name) == ["Accepted"]
+    await desk.until(lambda: switch_is_on(desk))
+    account = desk.world.account(desk.venue)
+    await desk.adapter.close()  # nothing renews it from here on
+    for seconds, left in ((dead_mans_switch.COUNTDOWN_S / 2, 1), (dead_mans_switch.COUNTDOWN_S, 0)):
+        desk.world.advance(desk.world.now_ns + int(seconds * SECOND_NS))
+        desk.world.tick()
+        trip(desk)
+        assert len(account.working) == left
+
+
+def switch_is_on(desk):
+    if desk.venue == "binance":
+        return desk.server.orders.countdowns_ns
+    return desk.server.desk.cancel_at_ns
+
+
+def trip(desk):
+    """OKX and Hyperliquid look at their switch when they are asked for something."""
+    if desk.venue == "okx":
+        desk.server.desk.trip_timer()
+    elif desk.venue == "hyperliquid":
+        trip_switch(desk.server.desk)

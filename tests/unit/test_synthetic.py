@@ -581,3 +581,22 @@ def test_the_usual_instruments():
 def test_sessions_start_at_midnight():
     """The default session begins on a whole day, after eight days of history."""
     assert START % DAY_NS == 0 and START - FIRST == 8 * DAY_NS
+
+
+def test_thirty_coins_are_a_market_and_leave_the_six_as_they_are():
+    """More coins change nothing about the usual ones; venues differ, and some do not list everything."""
+    wide, usual = default_spec(7, 1, 30), default_spec(7, 1)
+    instruments = default_instruments(wide)
+    assert len({each.symbol for each in instruments}) == 30 and len(instruments) == 86
+    assert {each.interval_h for each in instruments} == {1, 4, 8}
+    assert default_instruments(usual) == [each for each in instruments if each.symbol in {c.symbol for c in usual.coins}]
+    short = replace(wide, warmup_days=0)
+    told = list(SyntheticMarket(short, instruments))
+    assert told == list(SyntheticMarket(short, instruments))
+    books = [event for event in told if isinstance(event, BookUpdated)]
+    assert {(book.venue, book.symbol) for book in books} == {(each.venue, each.symbol) for each in instruments}
+    assert all(book.bids[0].price < book.asks[0].price for book in books)
+    terms = {(each.venue, each.symbol): each for each in instruments}
+    for book in books[: len(instruments)]:
+        tick = terms[book.venue, book.symbol].price_tick
+        assert not Decimal(repr(book.bids[0].price)) % tick
