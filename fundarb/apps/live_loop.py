@@ -24,8 +24,10 @@ class LiveVenues:
 
     def __init__(self, adapters: Mapping[str, VenueAdapter], inbox: Inbox, tasks: Tasks) -> None:
         self._adapters, self._inbox, self._tasks = adapters, inbox, tasks
+        self.in_air = 0  # commands whose outcome is not in line yet
 
     def submit(self, command: Command) -> None:
+        self.in_air += 1
         self._tasks.start(f"{command.venue} {type(command).__name__}", self._execute(command))
 
     async def _execute(self, command: Command) -> None:
@@ -43,6 +45,8 @@ class LiveVenues:
                     )
                 )
             raise
+        finally:
+            self.in_air -= 1
 
     def poll(self, until_ns: int) -> Event | None:
         return None
