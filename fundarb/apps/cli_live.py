@@ -67,6 +67,7 @@ def _trade(
         simulated=kind == "paper",
         hours=hours,
         started=way.let_go,
+        control=way.control,
     )
     return asyncio.run(run_live(settings, params, plan, way.clock, way.connect, Console()))
 

@@ -120,6 +120,7 @@ async def run_demo(
             bars_h=BARS_H,
             line_every_h=24,
             started=pace.begin,
+            control=way.control,
         )
         try:
             result = await run_live(settings, params, wanted, way.clock, way.connect, console)

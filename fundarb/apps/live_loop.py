@@ -24,9 +24,11 @@ class LiveVenues:
 
     def __init__(self, adapters: Mapping[str, VenueAdapter], inbox: Inbox, tasks: Tasks) -> None:
         self._adapters, self._inbox, self._tasks = adapters, inbox, tasks
+        self.in_air = 0  # commands whose outcome is not in line yet
 
     def submit(self, command: Command) -> None:
         """Send a command in a task of its own; the outcome comes as events."""
+        self.in_air += 1
         self._tasks.start(f"{command.venue} {type(command).__name__}", self._execute(command))
 
     async def _execute(self, command: Command) -> None:
@@ -44,6 +46,8 @@ class LiveVenues:
                     )
                 )
             raise
+        finally:
+            self.in_air -= 1
 
     def poll(self, until_ns: int) -> Event | None:
         """Give nothing: reports come by the feed."""

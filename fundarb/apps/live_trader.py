@@ -25,6 +25,7 @@ from .live_board import LiveBoard
 from .live_chores import Chores
 from .live_loop import Ending, LiveLoop, LiveVenues, open_pairs
 from .live_resume import Resumption
+from .pace import Pace
 from .recorder import Recorder
 from .recovery import Restored, orders_to_ask, restore
 from .report import result_of, save_run
@@ -43,6 +44,7 @@ from ..data_providers.feeds import Inbox, Tasks, Timer, decision_timer, history,
 from ..data_providers.market_clock import MarketClock
 from ..exchanges.base import Exchange, VenueAdapter
 from ..exchanges.simulated import SimulatedExchange
+from ..execution.pair import PairState
 from ..monitoring.logging import log_session, logger
 from ..portfolio.positions import money_text
 from ..storage.audit_log import AuditLog
@@ -65,6 +67,7 @@ class LivePlan(NamedTuple):
     bars_h: int = 1  # hours of market time between two reads of bars
     line_every_h: int = 1  # hours of market time between two lines where there is no terminal
     started: Callable[[], Awaitable[None]] | None = None  # awaited when the first decision may come
+    control: str = ""  # address of a sandbox's control server, whose time is to wait for us
 
 # %% ../../nbs/86c_apps_live_trader.ipynb #accounts
 async def read_accounts(
@@ -195,6 +198,7 @@ class LiveSession:
         self.chores = Chores(adapters, spec.instruments, inbox, self.tasks, ledger)
         self.exchange = self._exchange()
         self.resumption: Resumption | None = None
+        self.pace = Pace("")
         self._stops = 0
 
     def _exchange(self) -> Exchange:
@@ -202,6 +206,15 @@ class LiveSession:
             return LiveVenues(self.adapters, self.inbox, self.tasks)
         latency_ns = {venue: ms * SECOND_NS // 1000 for venue, ms in self.spec.latency_ms.items()}
         return SimulatedExchange(self.spec.instruments, latency_ns, self.spec.deposits_usd)
+
+    def _done(self) -> bool:
+        """Tell whether everything that was read is decided, and every answer is in."""
+        return not len(self.inbox) and not getattr(self.exchange, "in_air", 0)
+
+    def _busy(self) -> bool:
+        """Tell whether an order or an uneven pair is open."""
+        trades = self.core.execution.trades.values()
+        return any(trade.working or trade.state not in (PairState.IDLE, PairState.OPEN) for trade in trades)
 
     def _see(self, event: Event) -> None:
         self.chores.see(event)
@@ -238,9 +251,11 @@ class LiveSession:
                 began = restored is not None and self.course.began_ns is not None  # before that, nothing was decided
                 await (self._go_on(loop, restored) if began else self._begin(loop))
                 self.inbox.timers += session_timers(self.inbox.clock(), self.plan.bars_h)
+                self.pace.keep_up(self._done, self._busy)
                 closed = await loop.trade(self.core.execution, ending=bool(self.course.ended_because))
                 return closed, await self._settle_up(loop)
             finally:
+                self.pace.stop()
                 await self.tasks.stop()
 
     async def _begin(self, loop: LiveLoop) -> None:
@@ -316,8 +331,9 @@ async def run_live(
 ) -> dict[str, Any]:  # the result
     """Run a session to its end, or go on with it, and write its folder; raise FundarbError if it cannot start."""
     inbox = Inbox(clock)
-    adapters, restored = connect(clock, inbox.put), None
+    adapters, restored, pace = connect(clock, inbox.put), None, Pace(plan.control)
     try:
+        await pace.join()
         spec = begun_session(plan.folder, settings.storage, plan.kind, params.digest)
         if spec is None:
             spec = await _recipe(settings, params, plan, adapters, inbox)
@@ -332,8 +348,11 @@ async def run_live(
             if restored is not None:
                 clock.observe(restored.last_ns)
                 refuse_delisted(spec, await _open(adapters))
+            session.pace = pace
             closed, reports = await session.run(log, restored)
+            await pace.leave()
     finally:
+        await pace.close()
         await asyncio.gather(*(adapter.close() for adapter in adapters.values()), return_exceptions=True)
     result = result_of(spec, session.core, plan.folder)
     result |= {"exchange_client": "ccxt", "closed": closed, "ended_because": session.ending.reason}

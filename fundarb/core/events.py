@@ -415,14 +415,16 @@ class KillSwitchSet(Event, frozen=True, kw_only=True):
     scope: str  # "" all, else a venue or a pair_id
     reason: str
     who: str  # an operator's name, or "auto" for a rule
+    cause: str = ""  # that a rule named, and with which it ends; "": until a person resets it
 
 
 class KillSwitchReset(Event, frozen=True, kw_only=True):
-    """An operator lets trading go on; no rule ever says this."""
+    """An operator lets trading go on; a rule says this only of a stop whose named cause is gone."""
 
     scope: str  # as it was set
     reason: str
     who: str
+    cause: str = ""  # "": whatever it was
 
 
 class LimitTightened(Event, frozen=True, kw_only=True):

@@ -21,17 +21,25 @@ class KillLevels:
 
     def __init__(self) -> None:
         self._levels: dict[str, KillSwitchSet] = {}  # by scope
+        self._caused: dict[tuple[str, str], KillSwitchSet] = {}  # by scope and cause
 
     def __bool__(self) -> bool:
-        return bool(self._levels)
+        return bool(self._levels or self._caused)
 
     @property
     def standing(self) -> tuple[KillSwitchSet, ...]:
         """Everything that is in force, oldest first."""
-        return tuple(self._levels.values())
+        return (*self._levels.values(), *self._caused.values())
 
     def hear_set(self, event: KillSwitchSet) -> bool:  # whether it changed anything
         """Stop more, or something else; a rule and a mere pause never stop less."""
+        if event.cause:
+            key = event.scope, event.cause
+            known = self._caused.get(key)
+            if known is not None and _RANK[event.level] <= _RANK[known.level]:
+                return False
+            self._caused[key] = event
+            return True
         was = self._levels.get(event.scope)
         if was is not None:
             weaker = _RANK[event.level] <= _RANK[was.level]
@@ -43,18 +51,25 @@ class KillLevels:
         return True
 
     def hear_reset(self, event: KillSwitchReset) -> bool:  # whether there was anything to reset
-        """Let trading go on in one scope."""
-        return self._levels.pop(event.scope, None) is not None
+        """Let trading go on in one scope: as far as a cause stopped it, or without a cause altogether."""
+        if event.cause:
+            return self._caused.pop((event.scope, event.cause), None) is not None
+        causes = [key for key in self._caused if key[0] == event.scope]
+        for key in causes:
+            del self._caused[key]
+        return self._levels.pop(event.scope, None) is not None or bool(causes)
 
     def of(
         self,
         *scopes: str,  # venues and pair_ids that an order touches
     ) -> KillSwitchSet | None:
         """Find the strongest stop that holds for any of them."""
-        found = [self._levels[s] for s in ("", *scopes) if s in self._levels]
-        return max(found, key=lambda stop: _RANK[stop.level], default=None) if found else None
+        return max(self._found(scopes), key=lambda stop: _RANK[stop.level], default=None)
 
     def frozen(self, *scopes: str) -> bool:
         """Tell whether no order may leave."""
-        found = (self._levels.get(scope) for scope in ("", *scopes))
-        return any(stop is not None and stop.level in NO_ORDERS for stop in found)
+        return any(stop.level in NO_ORDERS for stop in self._found(scopes))
+
+    def _found(self, scopes: tuple[str, ...]) -> list[KillSwitchSet]:
+        found = [self._levels[s] for s in ("", *scopes) if s in self._levels]
+        return found + [stop for (scope, _), stop in self._caused.items() if scope in ("", *scopes)]

@@ -14,7 +14,7 @@ from decimal import Decimal
 import msgspec
 
 from ..core.events import AccountReported, AdjustmentAccepted, AdjustmentBooked, AlertRaised
-from ..core.events import Event, FundingPaid, FundingRealised, KillSwitchSet, Message
+from ..core.events import Event, FundingPaid, FundingRealised, KillSwitchReset, KillSwitchSet, Message
 from ..core.events import OrderAccepted, OrderCanceled, OrderFilled, OrderNotPlaced
 from ..core.events import OrderPlaced, OrderRejected, OrderUnknown, PositionChanged
 from ..core.events import QueryOrder, ReconciliationBreak, ReconciliationCleared, ReportAccount
@@ -198,6 +198,7 @@ class Breaks(BookKeeper):
     def __init__(self, venues: Sequence[str]) -> None:
         super().__init__(venues)
         self._standing: dict[tuple[str, str], _Standing] = {}
+        self._stopped: set[tuple[str, str]] = set()
 
     def _judge(self, venue: str, found: Difference, now_ns: int) -> Iterator[Message]:
         key = venue, found.what
@@ -244,8 +245,21 @@ class Breaks(BookKeeper):
         level = KillLevel.FREEZE if freezes else KillLevel.PAUSE_ENTRIES
         sides = f"{found.what}, ours {found.ours}, theirs {found.theirs}"
         reason = f"books differ for {age_s:.0f} s: {sides}"
-        stop = {"level": level, "scope": venue, "reason": reason, "who": AUTO}
+        stop = {"level": level, "scope": venue, "reason": reason, "who": AUTO, "cause": _books_cause(found.what)}
+        self._stopped.add((venue, found.what))
         yield KillSwitchSet(ts_init_ns=now_ns, **stop)
+
+    def _lift(self, venue: str, what: str, now_ns: int) -> Iterator[Message]:
+        """Lift what a difference stopped, now that there is none."""
+        if (venue, what) in self._stopped:
+            self._stopped.discard((venue, what))
+            reason = f"the books on {what} agree again"
+            where = {"scope": venue, "cause": _books_cause(what)}
+            yield KillSwitchReset(ts_init_ns=now_ns, **where, reason=reason, who=AUTO)
+
+
+def _books_cause(what: str) -> str:
+    return f"books differ on {what}"
 
 # %% ../../nbs/45_execution_reconcile.ipynb #service
 class Reconciler(Breaks):
@@ -282,6 +296,7 @@ class Reconciler(Breaks):
                 age_s = (now_ns - standing.since_ns) / SECOND_NS
                 cleared = {"venue": venue, "what": what, "standing_s": age_s}
                 yield ReconciliationCleared(ts_init_ns=now_ns, **cleared)
+                yield from self._lift(venue, what, now_ns)
         if found:
             again_ns = now_ns + AGAIN_S * SECOND_NS
             self._next_ns[venue] = min(self._next_ns[venue], again_ns)

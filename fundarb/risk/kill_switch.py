@@ -7,6 +7,7 @@ __all__ = ['UNKNOWN_LIMIT_S', 'REPAIR_GRACE_S', 'LOOP_FACTOR', 'StopAnnouncer', 
 
 # %% ../../nbs/33b_risk_kill_switch.ipynb #imports
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 
 from ..config.settings import ExecutionSettings, LimitSettings
 from ..core.events import AlertRaised, Event, KillSwitchReset, KillSwitchSet, Message
@@ -48,6 +49,10 @@ REPAIR_GRACE_S = 10  # beyond the repair's own deadline
 LOOP_FACTOR = 2  # times the orders a minute that are allowed
 
 
+def _order_cause(order_id: str) -> str:
+    return f"order {order_id} unknown"
+
+
 class KillSwitch(StopAnnouncer):
     """Stop trading when a rule says so."""
 
@@ -57,10 +62,12 @@ class KillSwitch(StopAnnouncer):
         self._repair_ns = int((execution.repair_deadline_s + REPAIR_GRACE_S) * SECOND_NS)
         self._rate = OrderRate()
         self._unknown: dict[str, tuple[int, str]] = {}  # since when, and where, by order
+        self._left_base: dict[str, Decimal] = {}  # of orders without a last word
+        self._trades: set[tuple[str, str]] = set()  # of those, by venue and trade
         self._repairing: dict[str, int] = {}  # since when, by pair_id
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
-        known = (OrderAccepted, OrderCanceled, OrderFilled, OrderNotPlaced, OrderRejected)
+        known = (OrderAccepted, OrderCanceled, OrderNotPlaced, OrderRejected)
         return {
             KillSwitchSet: self._on_set,
             KillSwitchReset: self._on_reset,
@@ -69,13 +76,14 @@ class KillSwitch(StopAnnouncer):
             OrderUnknown: self._on_unknown,
             PairStateChanged: self._on_pair_state,
             TimerFired: self._on_timer,
+            OrderFilled: self._on_filled,
             **dict.fromkeys(known, self._on_known),
         }
 
-    def _stop(self, level: KillLevel, scope: str, now_ns: int, reason: str) -> Iterator[Message]:
-        stop = {"level": level, "scope": scope, "reason": reason, "who": AUTO}
-        was = self.levels.of(scope) if scope else self.levels.of()
-        if was is None or was.level is not level or was.scope != scope:
+    def _stop(self, level: KillLevel, scope: str, now_ns: int, reason: str, cause: str = "") -> Iterator[Message]:
+        known = ((stop.level, stop.scope, stop.cause) for stop in self.levels.standing)
+        if (level, scope, cause) not in known:
+            stop = {"level": level, "scope": scope, "reason": reason, "who": AUTO, "cause": cause}
             yield KillSwitchSet(ts_init_ns=now_ns, **stop)
 
     def _on_breach(self, event: RiskLimitBreached) -> Iterable[Message]:
@@ -86,6 +94,7 @@ class KillSwitch(StopAnnouncer):
 
     def _on_placed(self, event: OrderPlaced) -> Iterable[Message]:
         now_ns = event.ts_init_ns
+        self._left_base[event.client_order_id] = event.qty_base
         self._rate.add(now_ns)
         sent, most = self._rate.last_minute(now_ns), LOOP_FACTOR * self._limits.max_orders_per_min
         if sent <= most:
@@ -97,10 +106,27 @@ class KillSwitch(StopAnnouncer):
         self._unknown.setdefault(event.client_order_id, (event.ts_init_ns, event.venue))
         return ()
 
-    def _on_known(self, event: OrderAccepted | OrderCanceled | OrderFilled) -> Iterable[Message]:
-        if self._unknown and not isinstance(event, OrderFilled):
-            self._unknown.pop(event.client_order_id, None)
-        return ()
+    def _on_filled(self, event: OrderFilled) -> Iterator[Message]:
+        name, trade = event.client_order_id, (event.client_order_id, event.trade_id)
+        if name not in self._left_base or trade in self._trades:
+            return
+        self._trades.add(trade)
+        self._left_base[name] -= event.qty_base
+        if not self._left_base[name]:
+            yield from self._on_known(event)
+
+    def _on_known(self, event: OrderAccepted | OrderCanceled | OrderFilled) -> Iterator[Message]:
+        name = event.client_order_id
+        if not isinstance(event, OrderAccepted):
+            self._left_base.pop(name, None)
+            self._trades = {trade for trade in self._trades if trade[0] != name}
+        if name not in self._unknown:
+            return
+        _, venue = self._unknown.pop(name)
+        if any((stop.scope, stop.cause) == (venue, _order_cause(name)) for stop in self.levels.standing):
+            reason = f"what became of order {name} is known"
+            where = {"scope": venue, "cause": _order_cause(name)}
+            yield KillSwitchReset(ts_init_ns=event.ts_init_ns, **where, reason=reason, who=AUTO)
 
     def _on_pair_state(self, event: PairStateChanged) -> Iterable[Message]:
         if event.now == "REPAIRING":
@@ -114,7 +140,7 @@ class KillSwitch(StopAnnouncer):
         for order_id, (since_ns, venue) in self._unknown.items():
             if now_ns - since_ns > UNKNOWN_LIMIT_S * SECOND_NS:
                 reason = f"order {order_id} is unknown for more than {UNKNOWN_LIMIT_S} s"
-                yield from self._stop(KillLevel.FREEZE, venue, now_ns, reason)
+                yield from self._stop(KillLevel.FREEZE, venue, now_ns, reason, _order_cause(order_id))
         for pair_id, since_ns in self._repairing.items():
             if now_ns - since_ns > self._repair_ns:
                 lasts_s = (now_ns - since_ns) // SECOND_NS

@@ -60,7 +60,7 @@ def cut(request: web.BaseRequest) -> None:
         request.transport.abort()
 
 
-PONG_S = 1.0  # wall time that a pong may take
+PONG_S = 1.0  # wall time for which a pong is waited for; then it is owed
 
 
 class Socket:
@@ -75,7 +75,7 @@ class Socket:
         self._outbox: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self._kept_back: dict[str, Any] = {}
         self._pongs: dict[bytes, asyncio.Future[None]] = {}
-        self._pings, self._patient = 0, True
+        self._pings, self.late = 0, False
 
     def push(self, stream: str, message: Any) -> None:
         """Send a message of a stream, unless a fault has it otherwise."""
@@ -108,22 +108,22 @@ class Socket:
 
     def heard_pong(self, payload: bytes) -> None:
         """Note that the client has read everything up to a ping of ours."""
-        waiting, self._patient = self._pongs.pop(payload, None), True
+        waiting, self.late = self._pongs.pop(payload, None), False
         if waiting is not None and not waiting.done():
             waiting.set_result(None)
 
     async def read_by_peer(self) -> None:
-        """Return when the client has read everything pushed so far, or does not answer."""
+        """Return when the client has read everything pushed so far, or is late with it."""
         self._pings += 1
         payload = str(self._pings).encode()
         waiting = self._pongs[payload] = asyncio.get_running_loop().create_future()
         self._outbox.put_nowait(("ping", payload))
-        if not self._patient:
+        if self.late:
             return
         try:
             await asyncio.wait_for(waiting, PONG_S)
         except TimeoutError:
-            self._patient = False
+            self.late = payload in self._pongs
 
     def gone(self) -> None:
         """Let nobody wait for it any more."""

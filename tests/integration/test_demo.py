@@ -17,7 +17,7 @@ from fundarb.apps.session_log import opened_record
 from fundarb.config.parameters import load_parameters
 from fundarb.config.settings import StorageSettings, load_settings
 
-pytestmark = pytest.mark.alone  # whole sessions against the clock: on a busy machine they fail for want of it
+pytestmark = pytest.mark.timeout(600)  # half a minute of work, on a machine that may be busy
 
 ROOT = Path(fundarb.__file__).parents[1]
 PARAMS = load_parameters(ROOT / "params" / "cross_funding" / "demo.json", parameter_schemas())
