@@ -9,7 +9,8 @@ __all__ = ['LINES', 'Line', 'Announcer']
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from ..core.events import Event, FeedStale, FundingIntervalChanged, FundingMissing, Message
+from ..core.events import AlertRaised, Event, FeedStale, FundingIntervalChanged
+from ..core.events import FundingMissing, Message
 from ..core.events import PairStateChanged, PositionLiquidated, RiskLimitBreached
 from ..core.numbers import utc_text
 from ..monitoring.logging import logger
@@ -28,6 +29,7 @@ LINES: dict[type[Event], Line] = {
     FundingIntervalChanged: Line("info", "data_providers", "funding interval changed"),
     FundingMissing: Line("warning", "data_providers", "settlement missing"),
     FeedStale: Line("warning", "data_providers", "feed is silent"),
+    AlertRaised: Line("warning", "risk", "alert"),
     RiskLimitBreached: Line("warning", "risk", "limit breached"),
     PositionLiquidated: Line("error", "exchanges", "position liquidated"),
 }

@@ -21,7 +21,7 @@ from ..core.events import VenueHealthReported
 from ..core.kill_levels import KillLevels
 from ..core.models import Instrument, KillLevel, Pair
 from ..core.numbers import DAY_NS, HOUR_NS, exact, utc_text
-from .breach import Breach, exceeds
+from .breach import Breach, as_decimal, exceeds
 from .halts import BreachFilter, CoolDown, Halts
 from .health import Stablecoins, VenueHealth
 from .holdings import Approvals, Wanted
@@ -239,11 +239,21 @@ class ActingGate(TargetGate):
         halt = self._rules.halts.drawdown
         if halt is None and not self._levels:
             return
-        for pair_id in pair_ids:
+        for pair_id in self._worst_first(pair_ids):
             stop = self._flattened(pair_id)
             if halt is not None or stop is not None:
                 reason = stop.reason if stop is not None else halt.limit
                 yield self._holdings.close(pair_id, now_ns, reason)
+
+    def _worst_first(self, pair_ids: Iterable[str]) -> list[str]:
+        """Order pairs by the margin ratio of the worse of their two venues, the highest first."""
+        snapshot, pairs = self._rules.accounts.snapshot(), self._holdings.pairs
+
+        def worst(pair_id: str) -> Decimal:
+            legs = (pairs[pair_id].a, pairs[pair_id].b)
+            return max(margin_ratio(snapshot, leg.venue) for leg in legs)
+
+        return sorted(pair_ids, key=worst, reverse=True)
 
     def _flattened(self, pair_id: str) -> KillSwitchSet | None:
         pair = self._holdings.pairs[pair_id]
@@ -270,15 +280,23 @@ class ActingGate(TargetGate):
         most = self._limits.emergency_margin_ratio
         if (worst := exceeds("emergency_margin_ratio", ratio, most, venue)) and sizes_usd:
             yield from self._say(now_ns, venue, worst, f"all {len(sizes_usd)} pairs are closed")
-            for pair_id in sizes_usd:
+            for pair_id in self._worst_first(sizes_usd):
                 yield self._holdings.close(pair_id, now_ns, worst.limit)
             return
         if self._holdings.leaving(venue, now_ns) or not sizes_usd:
             yield from self._say(now_ns, venue, breach, "nothing more can be closed now")
             return
         largest = max(sizes_usd, key=lambda pair_id: sizes_usd[pair_id])
-        yield from self._say(now_ns, venue, breach, f"{largest} is closed, the largest there")
-        yield self._holdings.close(largest, now_ns, breach.limit)
+        keep_usd = self._kept_usd(event, largest, sizes_usd[largest])
+        what = f"reduced to {keep_usd:.0f} USD a leg" if keep_usd else "closed"
+        yield from self._say(now_ns, venue, breach, f"{largest} is {what}, the largest there")
+        yield self._holdings.close(largest, now_ns, breach.limit, keep_usd)
+
+    def _kept_usd(self, margin: MarginUpdated, pair_id: str, held_usd: Decimal) -> Decimal:
+        """Find what a pair may keep, per leg, for its venue to come back to the warning rung."""
+        leg = self._holdings.pairs[pair_id].leg(margin.venue)
+        too_much = margin.maintenance - as_decimal(self._limits.warn_margin_ratio) * margin.equity
+        return max(Decimal(0), held_usd - too_much / leg.maintenance_frac)
 
     def _on_stablecoin(self, event: StablecoinPriced) -> Iterator[Message]:
         coins, now_ns = self._rules.coins, event.ts_init_ns

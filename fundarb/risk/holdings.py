@@ -125,17 +125,23 @@ class Approvals(Holdings):
 
     def _closing(self, pair_id: str, now_ns: int) -> bool:
         approved = self._approved.get(pair_id)
-        return bool(approved and not approved.notional_usd and approved.ts_init_ns == now_ns)
+        return bool(approved and approved.urgent and approved.ts_init_ns == now_ns)
 
-    def close(self, pair_id: str, now_ns: int, reason: str) -> TargetApproved:
-        """Approve the closing of what a pair holds."""
+    def close(
+        self,
+        pair_id: str,
+        now_ns: int,
+        reason: str,
+        keep_usd: Decimal = Decimal(0),  # a leg; 0: nothing
+    ) -> TargetApproved:
+        """Approve the closing of what a pair holds, or of a part of it."""
         state = self._states[pair_id]
         approved = TargetApproved(
             ts_init_ns=now_ns,
             pair_id=pair_id,
             long_venue=state.long_venue,
             short_venue=state.short_venue,
-            notional_usd=Decimal(0),
+            notional_usd=keep_usd,
             reason=reason,
             urgent=True,
         )

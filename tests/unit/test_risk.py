@@ -8,12 +8,12 @@ from msgspec.structs import replace
 
 from fundarb.config.settings import LimitSettings
 from fundarb.core.engine import Engine, MemoryJournal, replay
-from fundarb.core.events import BookUpdated, FeedStale, FundingIntervalChanged, FundingMissing
+from fundarb.core.events import BookUpdated, FeedStale, FundingIntervalChanged, FundingMissing, KillSwitchSet
 from fundarb.core.events import MarginUpdated, MarkPriceUpdated, OrderPlaced, PairIntent, PairStateChanged
 from fundarb.core.events import PnlUpdated, PositionChanged, RiskLimitBreached, SessionEnding
 from fundarb.core.events import TargetApproved, TargetPosition, decode, encode
 from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, Level, Pair
+from fundarb.core.models import Instrument, KillLevel, Level, Pair
 from fundarb.core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS, utc_ns
 from fundarb.data_providers.market_state import MarketState
 from fundarb.risk.breach import exceeds, falls_short
@@ -493,6 +493,26 @@ def test_near_liquidation_the_largest_pair_there_is_closed_one_at_a_time():
     assert desk.hear(margin("hyperliquid", 1_000, 700, NOW + MINUTE_NS)) == []
     desk.hear(state("EXITING", "IDLE", pair=ETH))
     assert [m.pair_id for m in desk.hear(margin("hyperliquid", 1_000, 700, NOW + 2 * MINUTE_NS))] == [BTC.pair_id]
+
+
+def test_a_pair_is_reduced_by_no_more_than_brings_its_venue_back_to_the_warning():
+    desk = Desk()
+    desk.hear(state("ENTERING", "OPEN", "5", pair=ETH))  # 10,000 USD a leg, 0.5 % of it is maintenance
+    _, reduced = desk.hear(margin("hyperliquid", 50, 40 - 5))
+    held_usd, too_much = 10_000, 35 - D("0.35") * 50
+    assert reduced.notional_usd == held_usd - too_much / D("0.005")
+    assert reduced.urgent and reduced.pair_id == ETH.pair_id
+    desk.hear(state("OPEN", "EXITING", 5, pair=ETH))
+    assert desk.hear(margin("hyperliquid", 50, 35, NOW + MINUTE_NS)) == []  # on its way already
+
+
+def test_flatten_begins_where_the_margin_is_worst():
+    desk = Desk()
+    desk.hear(state("ENTERING", "OPEN", "0.1", pair=BTC_OKX), state("ENTERING", "OPEN", "1", pair=ETH))
+    desk.hear(margin("okx", 50_000, 1_000), margin("hyperliquid", 50_000, 9_000))
+    stop = {"level": KillLevel.FLATTEN, "scope": "", "reason": "drill", "who": "mara"}
+    closed = desk.hear(KillSwitchSet(ts_init_ns=NOW, **stop))
+    assert [m.pair_id for m in closed] == [ETH.pair_id, BTC_OKX.pair_id]
 
 
 def test_two_venues_in_one_instant_close_one_pair_where_it_may_be_enough_for_both():
