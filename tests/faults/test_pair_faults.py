@@ -77,6 +77,17 @@ OUTCOMES = {
 }
 
 
+# plan: (settings, the most that its clips may leave naked at a time, USD)
+PRICE = 60_010  # no book here is higher
+PATIENT = {"maker_patience_s": 4, "maker_prices": 5, "max_imbalance_usd": 5_000}
+PLANS = {
+    "taker": (ExecutionSettings(), SIZE * PRICE),
+    "twap": (ExecutionSettings(plan="twap", clips=4, clip_interval_s=3), SIZE / 4 * PRICE),
+    "maker": (ExecutionSettings(plan="maker", **PATIENT), D(5_000)),
+    "iceberg": (ExecutionSettings(plan="iceberg", clips=5, **PATIENT), SIZE / 5 * PRICE),
+}
+
+
 class Faulty(SimulatedExchange):
     """Simulated venues with one scripted misfortune: the first order of an intent at a venue."""
 
@@ -128,13 +139,14 @@ class Faulty(SimulatedExchange):
 
 
 def book(venue, now_ns):
-    bids, asks = (Level(59_999.5, 30.0),), (Level(60_000.5, 30.0),)
+    swing = (0, 2, 0, -2)[now_ns // SECOND_NS % 4]  # it trades through what rests, on either side
+    bids, asks = (Level(59_999.5 + swing, 30.0),), (Level(60_000.5 + swing, 30.0),)
     return BookUpdated(ts_init_ns=now_ns, venue=venue, symbol="BTC", bids=bids, asks=asks)
 
 
-def run(fault, phase):
+def run(fault, phase, plan):
     market = MarketState([PAIR], max_book_age_s=5)
-    service = ExecutionService([PAIR], OrderDesk("drill", market, lambda placed: None), ExecutionSettings())
+    service = ExecutionService([PAIR], OrderDesk("drill", market, lambda placed: None), PLANS[plan][0])
     journal, exchange = MemoryJournal(), Faulty(fault, phase)
     engine = Engine([market, service], journal)
 
@@ -151,10 +163,11 @@ def run(fault, phase):
         for venue in ("binance", "okx"):
             hear(book(venue, now_ns))
         hear(TimerFired(ts_init_ns=now_ns, name="heartbeat"))
-        if second in (1, 70):
+        held_base = service.trades[PAIR.pair_id].held.matched_base
+        if second == 1 or (second in (70, 100, 120) and held_base):  # what an exit left is asked for again
             exchange.phase_no += 1
             venues = {"long_venue": "binance", "short_venue": "okx"}
-            what = {"pair_id": PAIR.pair_id, "intent_no": exchange.phase_no, "qty_base": SIZE}
+            what = {"pair_id": PAIR.pair_id, "intent_no": exchange.phase_no, "qty_base": held_base if second > 1 else SIZE}
             opening = exchange.phase_no == 1
             hear(PairIntent(ts_init_ns=now_ns, **what, **venues, opening=opening, reason="drill"))
         if fault == "leg closed by the venue" and second == 40 and PHASES[phase][0] == 1:
@@ -170,20 +183,24 @@ def seize(exchange, venue, hear, now_ns):
     hear(MarkPriceUpdated(ts_init_ns=now_ns, venue=venue, symbol="BTC", mark_price=mark, oracle_price=mark))
 
 
+@pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("fault", OUTCOMES)
-def test_a_fault_ends_where_the_table_says(fault, phase):
+def test_a_fault_ends_where_the_table_says(fault, phase, plan):
     """The venue's books and ours agree to the lot, the pair is whole or gone, and it was naked for no longer than stated."""
-    journal, exchange, service, ends = run(fault, phase)
+    journal, exchange, service, ends = run(fault, phase, plan)
     entered, left, most_naked_s = OUTCOMES[fault]
     trade = service.trades[PAIR.pair_id]
     assert ends == [entered if PHASES[phase][0] == 1 or fault != "leg closed by the venue" else "OPEN", left]
     for venue in ("binance", "okx"):
         assert trade.legs[venue] == exchange.account(venue).held("BTC")
     traded = [e.message for e in journal.entries if isinstance(e.message, PairTraded)]
-    naked_usd = SIZE * 60_001
+    naked_usd = PLANS[plan][1]
+    assert {told.plan for told in traded} == {plan}
+    assert fault != "none" or [told.done_base for told in traded] == [SIZE, SIZE]
     for trade_told in traded:
-        assert trade_told.naked_usd_s <= naked_usd * max(most_naked_s, 1)
+        # each clip for a second, which its hedge takes, or the one that met the fault for as long as that lasts
+        assert trade_told.naked_usd_s <= max(SIZE * PRICE, naked_usd * most_naked_s)
         assert trade_told.max_naked_usd <= naked_usd
     sent = [e.message.client_order_id for e in journal.entries if isinstance(e.message, SubmitOrder)]
     assert len(sent) == len(set(sent))
