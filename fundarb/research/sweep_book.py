@@ -68,9 +68,9 @@ A, B, COIN = range(3)  # by pair
 class Market(NamedTuple):
     """What compiled code reads of `SweepData`."""
 
-    leg_hours: np.ndarray  # (5, L, T) MARK ... LEVEL
-    pair_hours: np.ndarray  # (5, P, T) VALUE ... MAY_OPEN
-    seen: np.ndarray  # (4, P, T) BASIS ... AT_CAP
+    leg_hours: np.ndarray  # (L, T, 5) MARK ... LEVEL
+    pair_hours: np.ndarray  # (P, T, 5) VALUE ... MAY_OPEN
+    seen: np.ndarray  # (P, T, 4) BASIS ... AT_CAP
     leg_terms: np.ndarray  # (L, 10) HALF ... MARGIN
     leg_venue: np.ndarray  # (L,) index of its venue
     pair_terms: np.ndarray  # (P, 3) STEP ... WAIT
@@ -78,10 +78,10 @@ class Market(NamedTuple):
     loud: np.ndarray  # (T,) a leg has been silent for more than an hour
 
 
-def _by_hour(*tables: np.ndarray) -> np.ndarray:  # (tables, N, T), of tables (T, N)
-    out = np.empty((len(tables), *tables[0].shape[::-1]))
+def _by_hour(*tables: np.ndarray) -> np.ndarray:  # (N, T, tables), of tables (T, N)
+    out = np.empty((*tables[0].shape[::-1], len(tables)))
     for place, table in enumerate(tables):
-        out[place] = table.T
+        out[:, :, place] = table.T
     return out
 
 
@@ -102,7 +102,7 @@ def pack(data: SweepData) -> Market:
     )
 
 # %% ../../nbs/60a_research_sweep_book.ipynb #steps
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True)
 def steps_in(value: float, over: float, under: float) -> float:
     """Count the whole steps of over / under in a value (>= 0); without a step (under = 0), the value counts itself."""
     if under == 0.0 or value == np.inf:
@@ -115,19 +115,19 @@ def steps_in(value: float, over: float, under: float) -> float:
     return steps
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True)
 def worth(steps: float, over: float, under: float) -> float:
     """Turn a count of steps into a value."""
     return steps if under == 0.0 or steps == np.inf else steps * over / under
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True)
 def _on_tick(price: float, over: float, under: float, up: bool) -> float:
     below = worth(steps_in(price, over, under), over, under)
     return worth(steps_in(price, over, under) + 1, over, under) if up and below < price else below
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True)
 def collar(price: float, bps: float, over: float, under: float, side: int) -> float:
     """Find the worst price at which an order may fill, on the tick over / under."""
     worst = price * (1 + side * bps / 1e4)
@@ -138,7 +138,7 @@ def collar(price: float, bps: float, over: float, under: float, side: int) -> fl
 LEVELS = 4  # of a model book, as the history feed makes it
 
 
-@njit(cache=True, nogil=True, _nrt=False)
+@njit(cache=True, nogil=True)
 def take(
     leg_hours: np.ndarray,  # of a Market
     leg_terms: np.ndarray,
@@ -149,10 +149,10 @@ def take(
     limit: float,  # never beyond it, quote per base
 ) -> tuple[float, float]:  # filled, base units; and what it is worth, quote currency
     """Trade against the model book, level by level, on ticks and lots."""
-    left, cash, opened = want_base, 0.0, leg_hours[OPEN, n, t]
+    left, cash, opened = want_base, 0.0, leg_hours[n, t, OPEN]
     half, lot, lot_under = leg_terms[n, HALF], leg_terms[n, LOT], leg_terms[n, LOT_UNDER]
     tick, tick_under = leg_terms[n, TICK], leg_terms[n, TICK_UNDER]
-    whole = worth(steps_in(leg_hours[LEVEL, n, t], lot, lot_under), lot, lot_under)
+    whole = worth(steps_in(leg_hours[n, t, LEVEL], lot, lot_under), lot, lot_under)
     for level in range(LEVELS):
         offset = opened * (half + level * half) / 1e4
         price = _on_tick(opened + side * offset, tick, tick_under, side > 0)

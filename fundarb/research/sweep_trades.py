@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIDE', 'LOTS', 'QTY', 'VALUE0', 'FUNDING0', 'PAID_A0', 'PAID_B0', 'SINCE_H', 'LEAVES', 'BASE', 'FUNDING', 'FEES',
-           'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS', 'EQUITY', 'GROSS', 'OWED', 'START',
-           'HELD_NOW', 'IN_MARKET', 'AHEAD', 'COURSE', 'LEAST_SPAN', 'SPAN', 'HELD', 'LOGGED', 'State', 'empty_state',
-           'states_of', 'state_of', 'settle', 'stand', 'add', 'drop']
+           'SLIPPAGE', 'ENTRIES', 'ROUND_TRIPS', 'UNEVEN', 'REFUSED', 'ORDERS', 'EQUITY', 'GROSS', 'OWED', 'HELD',
+           'LOGGED', 'State', 'empty_state', 'settle', 'stand', 'add', 'drop']
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #imports
 from typing import NamedTuple
@@ -23,8 +22,6 @@ from .sweep_book import Market, collar, steps_in, take, worth
 SIDE, LOTS, QTY, VALUE0, FUNDING0, PAID_A0, PAID_B0, SINCE_H, LEAVES = range(9)
 BASE, FUNDING, FEES, SLIPPAGE, ENTRIES, ROUND_TRIPS, UNEVEN, REFUSED, ORDERS = range(9)
 EQUITY, GROSS, OWED = range(3)
-START, HELD_NOW, IN_MARKET, AHEAD, COURSE = range(5)
-LEAST_SPAN, SPAN = 8, 128  # hours that are looked through at once
 HELD = 1 << 62  # a row that never comes
 LOGGED = ("row", "pair", "side", "qty_base", "cash_a", "cash_b", "kind")  # kind: +1 opens, -1 closes, -2 closes the rest
 
@@ -40,9 +37,6 @@ class State(NamedTuple):
     rest_h: np.ndarray  # (P,) hour since which a pair rests
     taken: np.ndarray  # (C,) row until which a coin is taken; HELD
     log: np.ndarray  # (m, 7) by LOGGED; [0, 0] counts
-    room: np.ndarray  # (1 + 3 V, SPAN) equity, and EQUITY, GROSS, OWED of each venue, of the hours ahead
-    guard: np.ndarray  # (4,) the halts
-    kept: np.ndarray  # (10,) START, HELD_NOW, IN_MARKET, AHEAD and, from COURSE on, the course of equity
 
 
 def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
@@ -50,28 +44,15 @@ def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
     pairs, coins, venues = len(market.pair_legs), int(market.pair_legs[:, COIN].max()) + 1, len(deposits)
     held = np.zeros(pairs + 1, "uint64"), np.zeros((pairs + 1, 9))
     money = np.zeros(9), np.zeros(venues), np.zeros((3, venues))
-    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), log, np.zeros((1 + 3 * venues, SPAN)), np.zeros(4), np.zeros(10))
+    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), log)
 
 
-def states_of(one: State, sets: int) -> State:
-    """Make room for several sets that take turns: all but the log and the room is theirs alone, by set."""
-    shared = ("log", "room")
-    return State(*(x if name in shared else np.repeat(x[None], sets, axis=0) for name, x in one._asdict().items()))
-
-
-@njit(forceinline=True, _nrt=False)
-def state_of(states: State, i: int) -> State:
-    """Take one set's own out of several."""
-    s = states
-    return State(s.who[i], s.rows[i], s.sums[i], s.cash[i], s.venues[i], s.rest_h[i], s.taken[i], s.log, s.room, s.guard[i], s.kept[i])
-
-
-@njit(_nrt=False)
+@njit
 def _rebase(market, t, p, hold, state) -> None:
     """Take what a held pair has gained so far into the sums."""
     a, b, qty = market.pair_legs[p, A], market.pair_legs[p, B], hold[QTY]
-    value, received = market.pair_hours[VALUE, p, t], market.pair_hours[RECEIVED, p, t]
-    paid_a, paid_b = market.leg_hours[PAID, a, t], market.leg_hours[PAID, b, t]
+    value, received = market.pair_hours[p, t, VALUE], market.pair_hours[p, t, RECEIVED]
+    paid_a, paid_b = market.leg_hours[a, t, PAID], market.leg_hours[b, t, PAID]
     state.sums[BASE] += qty * (value - hold[VALUE0])
     state.sums[FUNDING] += qty * (received - hold[FUNDING0])
     state.cash[market.leg_venue[a]] -= qty * (paid_a - hold[PAID_A0])
@@ -79,22 +60,22 @@ def _rebase(market, t, p, hold, state) -> None:
     hold[VALUE0], hold[FUNDING0], hold[PAID_A0], hold[PAID_B0] = value, received, paid_a, paid_b
 
 
-@njit(_nrt=False)
+@njit
 def settle(market, t, state, held) -> None:
     """Take what everything held has gained into the sums."""
     for h in range(held):
         _rebase(market, t, state.who[h], state.rows[h], state)
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #trade
-@njit(_nrt=False)
+@njit
 def _fill(market, t, n, side, want, bps):
     """Fill one leg within its collar."""
     tick, under = market.leg_terms[n, TICK], market.leg_terms[n, TICK_UNDER]
-    limit = collar(market.leg_hours[PRICE, n, t], bps, tick, under, side)
+    limit = collar(market.leg_hours[n, t, PRICE], bps, tick, under, side)
     return take(market.leg_hours, market.leg_terms, t, n, side, want, limit)
 
 
-@njit(_nrt=False)
+@njit
 def _trade(market, t, p, side, lots, bps, hold, state, kind) -> None:
     """Trade both legs, long a for +1, and book it: cash, fees, slippage and what is held."""
     a, b, sums, cash, log = market.pair_legs[p, A], market.pair_legs[p, B], state.sums, state.cash, state.log
@@ -110,7 +91,7 @@ def _trade(market, t, p, side, lots, bps, hold, state, kind) -> None:
         paid_a = paid_a * qty / got_a if got_a > 0 else 0.0
         paid_b = paid_b * qty / got_b if got_b > 0 else 0.0
     fee_a, fee_b = paid_a * market.leg_terms[a, FEE] / 1e4, paid_b * market.leg_terms[b, FEE] / 1e4
-    at_a, at_b = market.leg_hours[:, a, t], market.leg_hours[:, b, t]
+    at_a, at_b = market.leg_hours[a, t], market.leg_hours[b, t]
     _rebase(market, t, p, hold, state)
     sums[BASE] += side * (qty * (at_a[MARK] - at_b[MARK]) - (paid_a - paid_b)) - fee_a - fee_b
     sums[FEES] += fee_a + fee_b
@@ -128,7 +109,7 @@ def _trade(market, t, p, side, lots, bps, hold, state, kind) -> None:
             log[row, 4], log[row, 5], log[row, 6] = paid_a, paid_b, kind
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #stand
-@njit(forceinline=True, _nrt=False)
+@njit(forceinline=True)
 def stand(market, t, state, held, least_usd) -> bool:
     """Value every venue at mark; tell whether something held fell short of its size."""
     venues, who, rows, short = state.venues, state.who, state.rows, False
@@ -139,20 +120,20 @@ def stand(market, t, state, held, least_usd) -> bool:
         a, b = market.pair_legs[p, A], market.pair_legs[p, B]
         for n, own, paid0 in ((a, qty, rows[h, PAID_A0]), (b, -qty, rows[h, PAID_B0])):
             v = market.leg_venue[n]
-            value = own * market.leg_hours[MARK, n, t]
-            venues[EQUITY, v] += value - own * (market.leg_hours[PAID, n, t] - paid0)
+            value = own * market.leg_hours[n, t, MARK]
+            venues[EQUITY, v] += value - own * (market.leg_hours[n, t, PAID] - paid0)
             venues[GROSS, v] += abs(value)
             venues[OWED, v] += abs(value) * market.leg_terms[n, MAINTENANCE]
-        short |= abs(qty) * market.leg_hours[PRICE, a if rows[h, SIDE] > 0 else b, t] < least_usd
+        short |= abs(qty) * market.leg_hours[a if rows[h, SIDE] > 0 else b, t, PRICE] < least_usd
     return short
 
 
-@njit(_nrt=False)
+@njit
 def _allowed(market, desk, t, p, more, notional, qty, venues) -> bool:
     """Ask the limits on exposure; what is allowed is counted in from then on."""
     a, b = market.pair_legs[p, A], market.pair_legs[p, B]
     va, vb = market.leg_venue[a], market.leg_venue[b]
-    held_a, held_b = qty * market.leg_hours[MARK, a, t], qty * market.leg_hours[MARK, b, t]
+    held_a, held_b = qty * market.leg_hours[a, t, MARK], qty * market.leg_hours[b, t, MARK]
     equity, gross = 0.0, 0.0
     for v in range(venues.shape[1]):
         equity += venues[EQUITY, v]
@@ -174,21 +155,21 @@ def _allowed(market, desk, t, p, more, notional, qty, venues) -> bool:
     return fits
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #size
-@njit(_nrt=False)
+@njit
 def _standing(market, desk, t, n) -> float:
     """Count what one order may take from one side of a book."""
-    price, opened = market.leg_hours[PRICE, n, t], market.leg_hours[OPEN, n, t]
+    price, opened = market.leg_hours[n, t, PRICE], market.leg_hours[n, t, OPEN]
     half, reach, levels = market.leg_terms[n, HALF], price * desk.collar_bps / 1e4, 0
     for level in range(LEVELS):
         offset = opened * (half + level * half) / 1e4
         levels += abs(opened + offset - price) <= reach
-    return levels * market.leg_hours[LEVEL, n, t] * desk.max_depth_frac
+    return levels * market.leg_hours[n, t, LEVEL] * desk.max_depth_frac
 
 
-@njit(_nrt=False)
+@njit
 def _lots(market, desk, t, p, side, notional, held_lots) -> float:
     """Size one opening step in common lots; 0: no order can be made of it."""
-    a, b, ref = market.pair_legs[p, A], market.pair_legs[p, B], market.pair_hours[REF, p, t]
+    a, b, ref = market.pair_legs[p, A], market.pair_legs[p, B], market.pair_hours[p, t, REF]
     step, under = market.pair_terms[p, STEP], market.pair_terms[p, STEP_UNDER]
     lots = steps_in(notional / ref, step, under) - held_lots
     if desk.textbook:
@@ -200,18 +181,18 @@ def _lots(market, desk, t, p, side, notional, held_lots) -> float:
     smallest = max(1.0, np.ceil(least * under / step * (1 - 1e-14)))
     for n, way in ((a, side), (b, -side)):
         tick, tick_under = market.leg_terms[n, TICK], market.leg_terms[n, TICK_UNDER]
-        limit = collar(market.leg_hours[PRICE, n, t], desk.entry_collar_bps, tick, tick_under, way)
-        if abs(limit / market.leg_hours[MARK, n, t] - 1) * 1e4 > desk.max_from_mark_bps:
+        limit = collar(market.leg_hours[n, t, PRICE], desk.entry_collar_bps, tick, tick_under, way)
+        if abs(limit / market.leg_hours[n, t, MARK] - 1) * 1e4 > desk.max_from_mark_bps:
             return 0.0
     return lots if lots >= smallest else 0.0
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #open
-@njit(_nrt=False)
+@njit
 def add(market, desk, t, p, notional, barred, hold, state) -> bool:
     """Ask limits and size of a step that adds, and take it; False: it was refused."""
     qty, side = abs(hold[QTY]), int(hold[SIDE])
-    more = notional - qty * market.pair_hours[REF, p, t]
-    if barred or market.pair_hours[MAY_OPEN, p, t] == 0.0 or more <= 0:
+    more = notional - qty * market.pair_hours[p, t, REF]
+    if barred or market.pair_hours[p, t, MAY_OPEN] == 0.0 or more <= 0:
         return False
     if not desk.textbook and not _allowed(market, desk, t, p, more, notional, qty, state.venues):
         return False
@@ -223,7 +204,7 @@ def add(market, desk, t, p, notional, barred, hold, state) -> bool:
     return True
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #drop
-@njit(_nrt=False)
+@njit
 def drop(market, desk, t, state, held) -> int:
     """Close what is to be left; gives how many pairs are held then."""
     h, who, rows = 0, state.who, state.rows

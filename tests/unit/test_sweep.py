@@ -76,17 +76,16 @@ def test_a_dask_cluster_gives_the_same_frame(market):
 LOOK = """
 import numpy as np
 from fundarb.research.sweep_book import Market
-from fundarb.research.sweep_looks import _looks
+from fundarb.research.sweep_looks import EDGE, _looks
 
-hours = {name: np.ones((5, 1, 2)) for name in ("leg_hours", "pair_hours")}
+hours = {name: np.ones((1, 2, 5)) for name in ("leg_hours", "pair_hours")}
 terms = {"leg_terms": np.ones((1, 10)), "pair_terms": np.ones((1, 3))}
 places = {"leg_venue": np.array([0]), "pair_legs": np.zeros((1, 3), "int64"), "loud": np.zeros(2, bool)}
-seen = np.array([1.0, 1.0, 1.0, 0.0])[:, None, None] * np.ones((4, 1, 2))
-market = Market(**hours, seen=seen, **terms, **places)
-spread, edges, best = np.ones((1, 2)), np.zeros((1, 2)), np.zeros((1, 1))
+market = Market(**hours, seen=np.array([[[1.0, 1.0, 1.0, 0.0]] * 2]), **terms, **places)
+spread, hot, cold = np.ones((1, 2)), np.zeros((1, 2, 4)), np.zeros((1, 2, 3))
 knobs = (100.0, 1.0, 0.0, 0.0, 0.0)
-_looks(market, 0, spread, spread, spread, np.ones(1), 0.0, 10.0, np.zeros(1, bool), knobs, edges, best)
-print(edges[0, 1], sum(_looks.stats.cache_hits.values()))
+_looks(market, 0, spread, spread, spread, np.ones(1), 0.0, 10.0, np.zeros(1, bool), knobs, hot, cold)
+print(hot[0, 1, EDGE], sum(_looks.stats.cache_hits.values()))
 """
 
 
