@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from ..config.parameters import ParameterSet, load_parameters, write_parameters
 from ..config.seals import Gate, Promotion, failing, strategy_version
+from ..config.signal_limits import weak_signal
 from ..core.errors import InputError
 from .sharpe import Moments, deflated_sharpe, expected_max_sharpe
 from .trials import trials_so_far
@@ -144,7 +145,24 @@ def judge(candidate: Candidate, params_root: Path, limits: GateLimits = GateLimi
     """Put a candidate through the gates, with all trials that are counted until now."""
     synthetic = candidate.provenance.get("synthetic") is not False
     counted = trials_so_far(params_root / candidate.strategy, synthetic)
-    return scorecard(candidate.figures, max(counted, candidate.figures.get("sets", 0)), limits)
+    card = scorecard(candidate.figures, max(counted, candidate.figures.get("sets", 0)), limits)
+    return (*card, _repeatable(candidate.provenance), _foretelling(candidate))
+
+
+def _repeatable(provenance: Mapping[str, Any]) -> Gate:
+    dirty, commit = provenance.get("dirty"), str(provenance.get("git_commit"))[:12]
+    says = {
+        None: "nothing says which code it ran: run the study in a git clone",
+        True: f"the working tree differed from commit {commit}: commit the changes and run the study again",
+    }.get(dirty, f"made by commit {commit}")
+    value = None if dirty is None else float(dirty)
+    return _gate("repeatable", value, 0.0, "uncommitted changes", False, says)
+
+
+def _foretelling(candidate: Candidate) -> Gate:
+    reasons = weak_signal({"figures": candidate.figures}, candidate.signal_quality)
+    says = "; ".join(reasons) or "the signal foretold, as a whole and by coin and month"
+    return _gate("signal_quality", float(len(reasons)), 0.0, "measures that miss their limit", False, says)
 
 
 def promote(
