@@ -2756,8 +2756,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'fundarb/research/promotion.py'),
                                             'fundarb.research.promotion._gate': ( 'research_promotion.html#_gate',
                                                                                   'fundarb/research/promotion.py'),
-                                            'fundarb.research.promotion._overfitting': ( 'research_promotion.html#_overfitting',
-                                                                                         'fundarb/research/promotion.py'),
                                             'fundarb.research.promotion._repeatable': ( 'research_promotion.html#_repeatable',
                                                                                         'fundarb/research/promotion.py'),
                                             'fundarb.research.promotion._shown': ( 'research_promotion.html#_shown',

@@ -39,7 +39,12 @@ def start(folder, measured=WHOLE, limits=DEFAULT_LIMITS, dirty=False):
     )
     path, title = folder / "0001.json", "Made by a test"
     write_parameters(
-        path, strategy="cross_funding", title=title, parameters=CrossFundingParams(), promotion=seal, signal_quality=limits
+        path,
+        strategy="cross_funding",
+        title=title,
+        parameters=CrossFundingParams(),
+        promotion=seal,
+        signal_quality=limits,
     )
     settings = load_settings(Path(fundarb.__file__).parents[1] / "settings.ini", env=READY)
     return pass_gate(settings, path, parameter_schemas())
