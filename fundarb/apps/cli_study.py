@@ -94,8 +94,6 @@ def promote(
     print(f"{written.path}  {written.standing}")
     if candidate.provenance.get("synthetic") is not False:
         print("its evidence is from a made market: demo and paper take it, live refuses it")
-    if candidate.provenance.get("dirty"):
-        print("the working tree had changes that no commit holds: commit them, or nobody can repeat this")
 
 
 def _card(run: str, gates: Any) -> Table:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel, ValidationError
 
 from .seals import Promotion, failing, seal_of, sealed_digest, strategy_version, unfit_for_live, wrong_seal
+from .signal_limits import DEFAULT_LIMITS, unknown_limits, weak_signal
 from ..core.errors import ParametersError
 
 # %% ../../nbs/11_config_parameters.ipynb #parameter-set
@@ -166,6 +167,8 @@ def _wrong_limits(limits: Any) -> Iterator[str]:
     if not isinstance(limits, dict):
         yield f"signal_quality = {_shown(limits)}: should be an object of limits"
         return
+    for name in unknown_limits(limits):
+        yield f"signal_quality.{name} is unknown, {_nearest(name, list(DEFAULT_LIMITS))}"
     for name, limit in limits.items():
         if isinstance(limit, bool) or not isinstance(limit, int | float):
             yield f"signal_quality.{name} = {_shown(limit)}: should be a number"
@@ -253,7 +256,10 @@ def load_parameters(
     loaded = _parse(text, path, schemas)
     if require_promoted:
         version = strategy_version(loaded.strategy, schemas[loaded.strategy])
-        if reasons := unfit_for_live(loaded.promotion, version):
+        reasons = unfit_for_live(loaded.promotion, version)
+        if loaded.promotion is not None:
+            reasons += weak_signal(loaded.promotion.evidence, loaded.signal_quality)
+        if reasons:
             head = f"{path} must not trade live. Nothing was started."
             raise ParametersError("\n  ".join([head, *reasons]))
     return loaded

@@ -142,6 +142,8 @@ def unfit_for_live(
     if promotion.strategy_version != version:
         tested = f"was tested with strategy version {promotion.strategy_version}"
         reasons.append(f"{tested}, this is {version}: run the study again")
+    if promotion.evidence.get("dirty") is not False:
+        reasons.append("its evidence does not say which commit made it: commit, run the study again and promote it")
     if promotion.evidence.get("synthetic") is not False:
         reasons.append("its evidence is from a made market, or does not say from which")
     return reasons

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from ..config.parameters import ParameterSet, load_parameters, write_parameters
 from ..config.seals import Gate, Promotion, failing, strategy_version
+from ..config.signal_limits import weak_signal
 from ..core.errors import InputError
 from .sharpe import Moments, deflated_sharpe, expected_max_sharpe
 from .trials import trials_so_far
@@ -26,8 +27,7 @@ class GateLimits(NamedTuple):
 
     oos_low_usd_day: float = 0.0  # lower bound of the mean, 90 % block bootstrap; above
     deflated_sharpe: float = 0.95  # at least
-    pbo: float = 0.5  # at most; or, where sets are much alike,
-    loss_frac: float = 0.05  # halves whose winner loses in the other; at most
+    pbo: float = 0.5  # at most
     net_usd: float = 0.0  # at twice the costs, and one interval late; above
     placebo_frac: float = 0.5  # best placebo's net over the winner's; at most
     drawdown_frac: float = 0.10  # of capital; at most
@@ -61,7 +61,9 @@ def scorecard(
               f"net a day {_shown(bound.get('value'))} USD, at least {_shown(bound.get('low'))} with 95 %"),
         _gate("deflated_sharpe", sure, limits.deflated_sharpe, "probability", True,
               f"{_shown(sure, 3)} for {trials} trials; luck alone gives {luck:.3f} a day"),
-        _overfitting(read("pbo"), read("oos_loss_frac"), limits),
+        _gate("overfitting", read("pbo"), limits.pbo, "probability", False,
+              f"the winner of one half is in the lower half of the other {_shown(read('pbo'))} of the time, "
+              f"loses {_shown(read('oos_loss_frac'))}"),
         _gate("costs_twice", read("net_twice_costs_usd"), limits.net_usd, "USD", True,
               f"net {_shown(read('net_twice_costs_usd'))} USD at twice the costs"),
         _gate("delay", read("net_delayed_usd"), limits.net_usd, "USD", True,
@@ -77,13 +79,6 @@ def scorecard(
         _gate("replay", read("replay_gap_frac"), limits.replay_gap_frac, "frac", False,
               f"the event-driven replay differs by {_shown(read('replay_gap_frac'), 4)}"),
     )
-
-
-def _overfitting(pbo: float | None, loss: float | None, limits: GateLimits) -> Gate:
-    says = f"the winner of one half is in the lower half of the other {_shown(pbo)} of the time, loses {_shown(loss)}"
-    alike = loss is not None and loss <= limits.loss_frac  # whichever is chosen earns: choosing harms nothing
-    holds = pbo is not None and (pbo <= limits.pbo or alike)
-    return Gate(name="overfitting", value=pbo, limit=limits.pbo, unit="probability", holds=holds, says=says)
 
 
 def _shown(value: float | None, digits: int = 2) -> str:
@@ -144,7 +139,24 @@ def judge(candidate: Candidate, params_root: Path, limits: GateLimits = GateLimi
     """Put a candidate through the gates, with all trials that are counted until now."""
     synthetic = candidate.provenance.get("synthetic") is not False
     counted = trials_so_far(params_root / candidate.strategy, synthetic)
-    return scorecard(candidate.figures, max(counted, candidate.figures.get("sets", 0)), limits)
+    card = scorecard(candidate.figures, max(counted, candidate.figures.get("sets", 0)), limits)
+    return (*card, _repeatable(candidate.provenance), _foretelling(candidate))
+
+
+def _repeatable(provenance: Mapping[str, Any]) -> Gate:
+    dirty, commit = provenance.get("dirty"), str(provenance.get("git_commit"))[:12]
+    says = {
+        None: "nothing says which code it ran: run the study in a git clone",
+        True: f"the working tree differed from commit {commit}: commit the changes and run the study again",
+    }.get(dirty, f"made by commit {commit}")
+    value = None if dirty is None else float(dirty)
+    return _gate("repeatable", value, 0.0, "uncommitted changes", False, says)
+
+
+def _foretelling(candidate: Candidate) -> Gate:
+    reasons = weak_signal({"figures": candidate.figures}, candidate.signal_quality)
+    says = "; ".join(reasons) or "the signal foretold, as a whole and by coin and month"
+    return _gate("signal_quality", float(len(reasons)), 0.0, "measures that miss their limit", False, says)
 
 
 def promote(

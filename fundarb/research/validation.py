@@ -73,7 +73,7 @@ class CarryEvaluator:
         self._panels = {source.fingerprint: panel}
         rows, columns, by_coin = [], [], []
         for params in sets:
-            cost = self._cost(params, size_x)
+            cost = self.round_trip_bps(params, size_x)
             walked = carry(panel, params, cost, cost_x=cost_x, delay_h=delay_h)
             usd = float(params.notional_usd) * size_x * 1e-4
             coins = [panel.legs[a][1] for a, _ in panel.pairs()]
@@ -85,7 +85,8 @@ class CarryEvaluator:
             rows.append(params.model_dump() | _figures(columns[-1]) | parts | {"round_trips": walked.round_trips})
         return Outcome(pd.concat(columns, axis=1, keys=range(len(sets))), by_coin, pd.DataFrame(rows))
 
-    def _cost(self, params: CrossFundingParams, size_x: float) -> Callable[[str, str], float]:
+    def round_trip_bps(self, params: CrossFundingParams, size_x: float = 1.0) -> Callable[[str, str], float]:
+        """Tell what a round trip costs between two venues: fees, slippage and capital."""
         terms = params.horizon_h, params.leverage, params.leverage, params.capital_rate_year
         fixed_bps = self._slippage_bps * sqrt(size_x) + capital_cost_bps(*terms)
         return lambda a, b: 2 * (self._taker_bps[a] + self._taker_bps[b]) + fixed_bps
