@@ -143,6 +143,7 @@ def start_streams(adapters: Mapping[str, VenueAdapter], instruments: Sequence[In
         for stream, watch in watchers.items():
             name = f"{venue} {stream}"
             tasks.start(name, keep_running(name, lambda watch=watch, symbols=symbols: watch(symbols)))
+        tasks.start(f"{venue} health", adapter.watch_health())
 
 
 async def first_news(inbox: Inbox, patience_s: float = 20.0) -> None:

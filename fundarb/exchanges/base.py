@@ -76,6 +76,9 @@ class VenueAdapter(Protocol):
     async def watch_funding(self, symbols: Sequence[str]) -> None:
         """Emit FundingPredicted and FundingScheduled for ever, FundingRealised after each settlement."""
 
+    async def watch_health(self) -> None:
+        """Emit VenueHealthReported every few seconds for ever."""
+
 # %% ../../nbs/50_exchanges_base.ipynb #history-reads
 class VenueHistory(Protocol):
     """What every adapter can be asked about the past, oldest first, from `since_ns` (ns, UTC) until now."""

@@ -7,22 +7,24 @@ __all__ = ['find_markets', 'Tasks', 'CcxtAdapter']
 
 # %% ../../nbs/52j_exchanges_ccxt_adapter.ipynb #imports
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.errors import ExchangeError
 from ..core.events import CancelOrder, CandleClosed, Command, Event, OrderFilled, QueryOrder
-from ..core.events import ReportAccount, SubmitOrder
+from ..core.events import ReportAccount, SubmitOrder, VenueHealthReported
 from ..core.models import Instrument
 from .bar_history import read_candles, read_mark_opens
 from .base import Credentials
-from .ccxt_client import CcxtClient
+from .ccxt_client import CcxtClient, reason_of
 from .connection import Connection
 from .order_desk import OrderDesk, cancel_order
 from .order_reports import WireOrder
 from .payment_record import PaymentRecord, read_payments
+from .request_meter import HEALTH_EVERY_S, clock_skew_s
 from .trade_record import TradeRecord, fill_event, keep_up, take_pushed
-from .venue_hooks import MS, Market, VenueHooks
+from .venue_hooks import MS, UNREADABLE, Market, VenueHooks
 from .wire_names import coins_in
 from .wire_streams import keep, log
 
@@ -205,3 +207,18 @@ class CcxtAdapter(_Incoming):
         """Stop the streams and close the sockets; what rests at the venue stays there."""
         await self.tasks.stop(self.shared.values())
         await self.client.close()
+
+    async def watch_health(self, every_s: float = HEALTH_EVERY_S) -> None:
+        """Ask for the venue's time, and emit VenueHealthReported, every few seconds for ever."""
+        skew_s = 0.0
+        while True:
+            await asyncio.sleep(every_s)
+            sent_s = time.time()
+            try:
+                told_ms = await self.client.polling.fetch_time()
+                skew_s = clock_skew_s(sent_s, told_ms / 1000, time.time())
+            except UNREADABLE as error:  # the meter has counted it
+                log.warning("time not read", venue=self.venue, error=reason_of(error))
+            error_frac, latency_s = self.client.meter.measure()
+            health = {"error_frac": error_frac, "latency_p95_s": latency_s, "clock_skew_s": skew_s}
+            self.emit(VenueHealthReported(ts_init_ns=self.clock(), venue=self.venue, **health))

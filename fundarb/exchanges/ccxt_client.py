@@ -18,6 +18,7 @@ import ccxt.pro  # noqa: F401  the venues' classes are taken from it
 from ..core.errors import ExchangeError
 from .base import Verdict
 from .connection import Connection
+from .request_meter import RequestMeter
 
 # %% ../../nbs/52_exchanges_ccxt_client.ipynb #verdict-of
 _RETRYABLE = (ccxt.DDoSProtection, ccxt.RateLimitExceeded, ccxt.InvalidNonce, ccxt.OnMaintenance)
@@ -77,7 +78,7 @@ class CcxtClient:
     ) -> None:
         self.kind, self.connection = kind, connection
         self.config = config | {"timeout": timeout_ms, "enableRateLimit": not connection.sandboxed}
-        self.keep_alive_ms = keep_alive_ms
+        self.keep_alive_ms, self.meter = keep_alive_ms, RequestMeter()
         self.trading: Any = None
         self.polling: Any = None
         self.streams: Any = None
@@ -96,7 +97,7 @@ class CcxtClient:
 
     async def open(self) -> None:
         """Build the instances in the running loop and load the markets, once."""
-        self._session = self.connection.session()
+        self._session = self.connection.session(self.meter.trace())
         self.polling = self._build()
         await self.read(self.polling.load_markets)
         self.trading, self.streams, self.private = (self._build() for _ in range(3))

@@ -83,14 +83,15 @@ class Connection:
         """Tell whether requests go to a sandbox."""
         return self.table is not None
 
-    def session(self) -> Any:  # an aiohttp session; close it
-        """Open a session in the running event loop."""
+    def session(self, *traces: aiohttp.TraceConfig) -> Any:  # an aiohttp session; close it
+        """Open a session in the running event loop, whose requests the traces see."""
         if self.table is None:
-            return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=ssl.create_default_context()))
+            connector = aiohttp.TCPConnector(ssl=ssl.create_default_context())
+            return aiohttp.ClientSession(connector=connector, trace_configs=list(traces))
         tls: Any = ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True
         resolver = _TableResolver(self.table)
         connector = aiohttp.TCPConnector(resolver=resolver, ssl=tls, use_dns_cache=False)
-        session = aiohttp.ClientSession(connector=connector)
+        session = aiohttp.ClientSession(connector=connector, trace_configs=list(traces))
         return session if self.ca_file else _PlainSession(session)
 
 # %% ../../nbs/50a_exchanges_connection.ipynb #read-sandbox

@@ -88,6 +88,14 @@ def test_no_order_is_sent_twice(traded):
     assert there <= len(sent)  # a refused one is on no venue's books
 
 
+def test_every_venue_s_health_is_in_the_record(traded):
+    folder, _, accounts = traded
+    with opened_record(folder, StorageSettings()) as record:
+        told = [entry.message for entry in record.entries if type(entry.message).__name__ == "VenueHealthReported"]
+    assert {health.venue for health in told} == set(accounts)
+    assert all(health.latency_p95_s > 0 for health in told)
+
+
 def test_it_replays(traded):
     folder, _, _ = traded
     assert replay_run(folder) is None

@@ -11,7 +11,7 @@ from fundarb.core.engine import Engine, MemoryJournal, replay
 from fundarb.core.events import BookUpdated, FeedStale, FundingIntervalChanged, FundingMissing, KillSwitchSet
 from fundarb.core.events import MarginUpdated, MarkPriceUpdated, OrderPlaced, PairIntent, PairStateChanged
 from fundarb.core.events import PnlUpdated, PositionChanged, RiskLimitBreached, SessionEnding
-from fundarb.core.events import TargetApproved, TargetPosition, decode, encode
+from fundarb.core.events import TargetApproved, TargetPosition, VenueHealthReported, decode, encode
 from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
 from fundarb.core.models import Instrument, KillLevel, Level, Pair
 from fundarb.core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS, utc_ns
@@ -328,6 +328,7 @@ def trouble(desk):
         FundingMissing(ts_init_ns=NOW, **where, settlement_time_ns=EIGHT, interval_h=8),
         SessionEnding(ts_init_ns=NOW, reason="night"),
         *[order(str(n)) for n in range(100)],
+        VenueHealthReported(ts_init_ns=NOW, venue="binance", error_frac=1.0, latency_p95_s=9.0, clock_skew_s=5.0),
     )
 
 
@@ -941,3 +942,13 @@ def test_gate_and_sizer_in_one_engine_replay_to_the_same_journal():
     [intent] = [m for m in said if isinstance(m, PairIntent)]
     assert (intent.opening, intent.qty_base) == (False, D("0.1"))
     assert replay(journal.entries, services()) is None
+
+
+def test_a_venue_that_fails_is_left_but_not_entered_until_it_answers_again():
+    desk = Desk()
+    health = VenueHealthReported(ts_init_ns=NOW, venue="hyperliquid", error_frac=0.9, latency_p95_s=0.1, clock_skew_s=0.0)
+    desk.hear(state("ENTERING", "OPEN", "0.1"), health)
+    assert limit_of(desk.ask(9_000)) == "max_error_frac"
+    assert isinstance(desk.ask(0), TargetApproved)
+    desk.hear(replace(health, error_frac=0.0))
+    assert isinstance(desk.ask(9_000), TargetApproved)
