@@ -287,6 +287,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'fundarb/apps/live_trader.py'),
                                           'fundarb.apps.live_trader.LiveSession._go_on': ( 'apps_live_trader.html#livesession._go_on',
                                                                                            'fundarb/apps/live_trader.py'),
+                                          'fundarb.apps.live_trader.LiveSession._interrupted': ( 'apps_live_trader.html#livesession._interrupted',
+                                                                                                 'fundarb/apps/live_trader.py'),
                                           'fundarb.apps.live_trader.LiveSession._keep_time': ( 'apps_live_trader.html#livesession._keep_time',
                                                                                                'fundarb/apps/live_trader.py'),
                                           'fundarb.apps.live_trader.LiveSession._see': ( 'apps_live_trader.html#livesession._see',

@@ -229,6 +229,12 @@ class LiveSession:
         if isinstance(event, TimerFired) and event.ts_init_ns >= self._end_ns():
             self.ending.ask("the session is over")
 
+    def _interrupted(self, reason: str) -> None:
+        self.ending.ask(reason)
+        held = ", ".join(open_pairs(self.core.execution)) or "nothing is open"
+        said = f"{reason}: no more entries, closing ({held}). Ctrl-C once more ends at once and leaves open what is open"
+        self.screen.console.print(said, highlight=False, markup=False, soft_wrap=True)
+
     def _end_ns(self) -> float:
         if self.plan.end_ns is not None:
             return self.plan.end_ns
@@ -246,7 +252,7 @@ class LiveSession:
         self.requests = Requests(self.plan.folder, self.inbox.put, self.inbox.clock, log.flush)
         with ExitStack() as held:
             held.enter_context(self.requests)
-            held.enter_context(on_interrupt(self.ending.ask))
+            held.enter_context(on_interrupt(self._interrupted))
             held.enter_context(self.screen.live or nullcontext())
             try:
                 began = restored is not None and self.course.began_ns is not None  # before that, nothing was decided

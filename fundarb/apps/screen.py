@@ -36,7 +36,7 @@ class Screen:
         board: LiveBoard,
         line_every_h: int = 24,  # of market time
     ) -> None:
-        self._console, self._board, self._line_ns = console, board, line_every_h * HOUR_NS
+        self.console, self._board, self._line_ns = console, board, line_every_h * HOUR_NS
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         self._drawn_s, self._period = 0.0, 0
 
@@ -49,7 +49,7 @@ class Screen:
         elif isinstance(event, TimerFired):
             period = event.ts_init_ns // self._line_ns
             if period != self._period:
-                self._console.print(self._board.headline(event.ts_init_ns), highlight=False)
+                self.console.print(self._board.headline(event.ts_init_ns), highlight=False)
             self._period = period
 
 # %% ../../nbs/85a_apps_screen.ipynb #interrupt
