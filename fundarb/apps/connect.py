@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from pydantic import BaseModel
 
-from .live_trader import Connect
 from ..config.parameters import ParameterSet, load_parameters
 from ..config.settings import CONFIRMATION, Settings, VenueTerms
 from ..core.errors import InputError, ParametersError

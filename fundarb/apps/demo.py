@@ -7,7 +7,6 @@ __all__ = ['BARS_H', 'DemoPlan', 'demo_market', 'ahead_s', 'Pace', 'run_demo']
 
 # %% ../../nbs/87_apps_demo.ipynb #imports
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,6 @@ from .live_trader import LivePlan, run_live
 from ..config.parameters import ParameterSet
 from ..config.settings import Settings
 from ..core.errors import InputError
-from ..core.numbers import DAY_NS
 from ..data_providers.synthetic import SyntheticSpec, default_spec
 from ..data_providers.synthetic_cast import USUAL
 from ..sandbox.child import sandbox_process

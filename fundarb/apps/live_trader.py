@@ -39,7 +39,7 @@ from ..core.engine import Engine
 from ..core.errors import ExchangeError, InputError
 from ..core.events import AccountReported, Event, ReportAccount, TimerFired
 from ..core.models import Instrument
-from ..core.numbers import HOUR_NS, SECOND_NS, utc_text
+from ..core.numbers import HOUR_NS, SECOND_NS
 from ..data_providers.feeds import Inbox, Tasks, Timer, decision_timer, history, keep_running
 from ..data_providers.market_clock import MarketClock
 from ..exchanges.base import Exchange, VenueAdapter

@@ -16,7 +16,7 @@ from ..core.events import CandleClosed, Event, FundingRealised, TimerFired
 from ..core.models import Instrument
 from ..core.numbers import DAY_NS, HOUR_NS, SECOND_NS
 from .market_clock import MarketClock
-from ..exchanges.base import VenueHistory
+from ..exchanges.base import VenueHistory, few_at_once
 from ..monitoring.logging import logger
 
 # %% ../../nbs/59_data_providers_feeds.ipynb #timer
@@ -146,11 +146,11 @@ CANDLE_DAYS = 8  # a day for the turnover, a week for the usual volatility
 
 
 async def _history_of(source: VenueHistory, symbols: Iterable[str], since_ns: int, bars_since_ns: int) -> list[Event]:
-    told: list[Event] = []
-    for symbol in symbols:  # one at a time: a venue's limiter is for orders, not for us
-        told += await source.funding_history(symbol, since_ns)
-        told += await source.candles(symbol, bars_since_ns)
-    return told
+    async def of(symbol: str) -> list[Event]:
+        return [*await source.funding_history(symbol, since_ns), *await source.candles(symbol, bars_since_ns)]
+
+    told = await few_at_once([lambda symbol=symbol: of(symbol) for symbol in symbols])  # the adapter keeps the limits
+    return [event for events in told for event in events]
 
 # %% ../../nbs/59_data_providers_feeds.ipynb #history
 async def history(

@@ -17,7 +17,7 @@ from ..core.errors import ExchangeError
 from ..core.events import AccountReported, FundingPaid, FundingRealised, SubmitOrder
 from ..core.funding import snap_settlement_ns
 from ..core.numbers import DAY_NS, HOUR_NS
-from .base import Credentials
+from .base import Credentials, few_at_once
 from .binance_words import UNLISTED_H, BinanceWire, read_order, read_trade, read_update, wire_up
 from .ccxt_adapter import CcxtAdapter
 from .ccxt_client import EXPIRES_MS, reason_of, told
@@ -54,15 +54,19 @@ class _Terms(CcxtAdapter):
         if self.credentials is not None:
             rows = await read(ask.fapiPrivateGetLeverageBracket)
             tiers = {row["symbol"]: row["brackets"][0] for row in rows}
+        fees = await few_at_once([lambda one=one: self._fees(one) for _, _, one in markets])
         found = []
-        for coin, units, market in markets:
-            fees: dict[str, Any] = {}
-            if self.credentials is not None:
-                fees = await read(ask.fapiPrivateGetCommissionRate, {"symbol": market["id"]})
+        for (coin, units, market), charged in zip(markets, fees):
             cap, tier = caps.get(market["id"], {}), tiers.get(market["id"], {})
-            found.append(wire_up(coin, Decimal(units), market, cap, tier, fees))
+            found.append(wire_up(coin, Decimal(units), market, cap, tier, charged))
             self.intervals[coin] = found[-1].instrument.interval_h
         return found
+
+    async def _fees(self, market: dict[str, Any]) -> dict[str, Any]:
+        if self.credentials is None:
+            return {}
+        ask = self.client.polling.fapiPrivateGetCommissionRate  # no request tells them for all contracts
+        return await self.client.read(ask, {"symbol": market["id"]})
 
     async def read_intervals(self) -> dict[str, int]:
         """Read how often each coin settles now."""
@@ -81,6 +85,12 @@ class _Account(_Terms):
         mode = await self.client.read(self.client.polling.fapiPrivateGetPositionSideDual)
         if str(mode["dualSidePosition"]).lower() == "true":
             raise refuse_account(self.venue, "the account is in hedge mode", "Switch it to one-way mode.")
+
+    async def read_leverage(self) -> dict[str, int]:
+        """Read the leverage of all contracts that are on cross margin, by one request."""
+        rows = await self.client.read(self.client.polling.fapiPrivateGetSymbolConfig)
+        crossed = [row for row in rows if row["marginType"] == "CROSSED" and row["symbol"] in self.by_name]
+        return {self.by_name[row["symbol"]].symbol: int(row["leverage"]) for row in crossed}
 
     async def prepare(self, wired: Wired, leverage: int | None) -> None:
         """Put a contract on cross margin and on the leverage that the operator set."""

@@ -16,7 +16,7 @@ from ..core.events import CancelOrder, CandleClosed, Command, Event, OrderFilled
 from ..core.events import ReportAccount, SubmitOrder, VenueHealthReported
 from ..core.models import Instrument
 from .bar_history import read_candles, read_mark_opens
-from .base import Credentials
+from .base import Credentials, few_at_once
 from .ccxt_client import CcxtClient, reason_of
 from .connection import Connection
 from .order_desk import OrderDesk, cancel_order
@@ -25,7 +25,7 @@ from .payment_record import PaymentRecord, read_payments
 from .request_meter import HEALTH_EVERY_S, clock_skew_s
 from .trade_record import TradeRecord, fill_event, keep_up, take_pushed
 from .venue_hooks import MS, UNREADABLE, Market, VenueHooks
-from .wire_names import coins_in
+from .wire_names import Wired, coins_in
 from .wire_streams import keep, log
 
 # %% ../../nbs/52j_exchanges_ccxt_adapter.ipynb #markets
@@ -180,16 +180,18 @@ class CcxtAdapter(_Incoming):
 
     async def _open_account(self) -> None:
         await self.assert_account()
-        for wired in self.wired.values():
-            await self.prepare(wired, self._leverage_of(wired.symbol))
+        so = await self.read_leverage()
+        await few_at_once([lambda one=one: self._set_up(one, so.get(one.symbol)) for one in self.wired.values()])
         await self.execute(ReportAccount(ts_init_ns=self.clock(), venue=self.venue))
         for name, watch in self.private_watches():
             self.tasks.start(keep(f"{self.venue} {name}", watch, self.stream_broke))
         for work in (keep_up(self.trades, self.desk.look_up), read_payments(self.payments), *self.background()):
             self.tasks.start(work)
 
-    def _leverage_of(self, symbol: str) -> int | None:
-        return self.leverage.get(symbol) if isinstance(self.leverage, Mapping) else self.leverage
+    async def _set_up(self, wired: Wired, is_x: int | None) -> None:
+        wanted_x = self.leverage.get(wired.symbol) if isinstance(self.leverage, Mapping) else self.leverage
+        if is_x is None or wanted_x not in (None, is_x):
+            await self.prepare(wired, wanted_x)
 
     async def execute(self, command: Command) -> None:
         """Carry a command out; the outcome comes as events."""

@@ -79,6 +79,7 @@ class CcxtClient:
         self.kind, self.connection = kind, connection
         self.config = config | {"timeout": timeout_ms, "enableRateLimit": not connection.sandboxed}
         self.keep_alive_ms, self.meter = keep_alive_ms, RequestMeter()
+        self.longest_pause_s = getattr(kind, "longest_pause_s", 20.0)  # limits count a minute, or less
         self.trading: Any = None
         self.polling: Any = None
         self.streams: Any = None
@@ -133,5 +134,5 @@ class CcxtClient:
                 if verdict is Verdict.UNKNOWN and attempt + 1 >= attempts:
                     break
                 pause_s = (0.6 if verdict is Verdict.RETRYABLE else 0.2) * 2**attempt
-                await asyncio.sleep(min(pause_s, 20.0))  # limits count seconds, or a minute
+                await asyncio.sleep(min(pause_s, self.longest_pause_s))
         raise ExchangeError(f"{getattr(call, '__name__', 'read')} has no answer: {last}")

@@ -36,6 +36,8 @@ _STATES = {"live": WireState.OPEN, "partially_filled": WireState.OPEN}
 class OkxWire(Tapped, ccxt.pro.okx):
     """ccxt's class, tapped, with a deadline on every order."""
 
+    longest_pause_s = 0.5  # its limits count two seconds
+
     def sign(self, path: str, api: Any = "public", method: str = "GET", params: Any = {}, *rest: Any) -> Any:
         signed = super().sign(path, api, method, params, *rest)
         if path in ("trade/order", "trade/batch-orders") and method == "POST":
@@ -168,6 +170,15 @@ class _Account(_Terms):
             raise refuse_account(self.venue, "the account is in spot mode", "Raise it to a level with swaps.")
         if "withdraw" in str(config.get("perm", "")):
             raise refuse_account(self.venue, "this key may withdraw", "Make one that may not.")
+
+    async def read_leverage(self) -> dict[str, int]:
+        """Read the cross leverage of all swaps, twenty a request."""
+        names, found = [wired.instrument.venue_symbol for wired in self.wired.values()], {}
+        for first in range(0, len(names), 20):
+            words = {"instId": ",".join(names[first : first + 20]), "mgnMode": "cross"}
+            for row in await self.ask(self.client.polling.privateGetAccountLeverageInfo, **words):
+                found[self.by_name[row["instId"]].symbol] = int(told(row["lever"]))
+        return found
 
     async def prepare(self, wired: Wired, leverage: int | None) -> None:
         """Set the leverage that the operator set, on cross margin."""

@@ -17,6 +17,7 @@ from ..core.events import BookUpdated, Event, FundingPredicted, FundingRealised,
 from ..core.events import MarkPriceUpdated
 from ..core.funding import FundingKind, FundingRate, snap_settlement_ns
 from ..core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
+from .base import few_at_once
 from .ccxt_client import CcxtClient
 from .wire_names import Wired
 from .wire_streams import keep, log
@@ -219,8 +220,7 @@ class PublicStreams:
                 if self._owed_ns and now_ns >= self._ask_ns:
                     self._pause_ns = min(2 * self._pause_ns, MINUTE_NS)
                     self._ask_ns = now_ns + self._pause_ns
-                    for coin in list(self._owed_ns):
-                        await self._ask_settled(coin)
+                    await few_at_once([lambda coin=coin: self._ask_settled(coin) for coin in list(self._owed_ns)])
                 if self._recheck_ns and min(self._recheck_ns) <= now_ns:
                     self._recheck_ns = {at for at in self._recheck_ns if at > now_ns}
                     self._compare_intervals(await self.read_intervals(), now_ns)

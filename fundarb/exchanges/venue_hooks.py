@@ -123,6 +123,10 @@ class VenueHooks(VenueSession):
         """Read the terms of the wanted contracts."""
         raise NotImplementedError
 
+    async def read_leverage(self) -> dict[str, int]:
+        """Read the leverage of each coin that is on cross margin; what is left out will be set."""
+        return {}
+
     async def prepare(self, wired: Wired, leverage: int | None) -> None:
         """Put a contract on cross margin, and on a leverage unless it is None."""
         raise NotImplementedError

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
+import aiohttp
 import ccxt
 import structlog
 
@@ -53,7 +54,7 @@ async def keep(
         try:
             await watch()
             failures = 0
-        except ccxt.BaseError as error:
+        except (ccxt.BaseError, aiohttp.ClientError, OSError) as error:  # a socket that is closing is ccxt's only once closed
             pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
             failures += 1
             log.warning("stream broke", stream=name, error=reason_of(error), pause_s=pause_s)
