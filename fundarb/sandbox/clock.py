@@ -189,7 +189,9 @@ class SandboxClock:
 
     def busy(self) -> bool:
         """Tell whether somebody is doing something that must not be hurried."""
-        return bool(self.traffic.in_work or self.traffic.held) or self.traffic.owed() or bool(self.half_done)
+        if self.traffic.in_work or self.traffic.held or self.traffic.owed():
+            return True
+        return not self.traffic.followers and bool(self.half_done)  # who follows says it himself
 
     def _pace(self) -> float:  # times real time; 0: as fast as it is read
         if self.busy() or self.world.next_ns is None:
@@ -253,6 +255,9 @@ class SandboxClock:
             if self._wall() - beat_s >= BEAT_S / max(1.0, min(pace, 4.0)):
                 beat_s = self._wall()
                 self.world.beat()
+            if self.traffic.owed():  # ask again, or who was busy once would be so until the next news
+                await self.settle()
+                last_s = self._wall()
             await asyncio.sleep(TICK_S)
 
     async def _stroll(self, to_ns: int) -> None:
