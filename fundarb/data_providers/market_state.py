@@ -75,6 +75,7 @@ class MarketView:
         self._basis: dict[str, deque[float]] = {}  # bps, by pair_id
 
     def book(self, venue: str, symbol: str) -> BookUpdated | None:
+        """Give the latest book; None before the first."""
         return self._books[venue].get(symbol)
 
     def book_age_s(self, venue: str, symbol: str, now_ns: int) -> float:
@@ -88,6 +89,7 @@ class MarketView:
         return (book.bids[0][0] + book.asks[0][0]) / 2 if book and book.bids and book.asks else None
 
     def mark(self, venue: str, symbol: str) -> MarkPriceUpdated | None:
+        """Give the latest mark price; None before the first."""
         return self._marks[venue].get(symbol)
 
     def basis_median_bps(self, pair: Pair) -> float | None:
@@ -108,15 +110,19 @@ class MarketView:
         return self._clocks[venue, symbol].trailing_bps_h(hours, now_ns)
 
     def last_realised(self, venue: str, symbol: str) -> FundingRate | None:
+        """Give the rate that was settled last; None before the first."""
         return self._clocks[venue, symbol].last
 
     def predicted(self, venue: str, symbol: str) -> FundingRate | None:
+        """Give the rate predicted for the next settlement; None if none was told."""
         return self._clocks[venue, symbol].predicted
 
     def next_settlement_ns(self, venue: str, symbol: str) -> int | None:
+        """Give the time of the next settlement, ns; None if unknown."""
         return self._clocks[venue, symbol].next_ns
 
     def interval_h(self, venue: str, symbol: str) -> int | None:
+        """Give the funding interval in force, hours; None if unknown."""
         return self._clocks[venue, symbol].interval_h
 
 # %% ../../nbs/22_data_providers_market_state.ipynb #funding-notices
@@ -147,22 +153,27 @@ class FeedState(MarketView):
     """The view, and the handlers through which feeds change it."""
 
     def on_book(self, event: BookUpdated) -> Iterable[Message]:
+        """Keep the latest book."""
         self._books[event.venue][event.symbol] = event
         return ()
 
     def on_mark(self, event: MarkPriceUpdated) -> Iterable[Message]:
+        """Keep the latest mark price."""
         self._marks[event.venue][event.symbol] = event
         return ()
 
     def on_candle(self, event: CandleClosed) -> Iterable[Message]:
+        """Add a closed bar."""
         self._bars[event.venue, event.symbol].add(event)
         return ()
 
     def on_predicted(self, event: FundingPredicted) -> Iterable[Message]:
+        """Keep the latest prediction."""
         self._clocks[event.funding.venue, event.funding.symbol].predicted = event.funding
         return ()
 
     def on_scheduled(self, event: FundingScheduled) -> Iterable[Message]:
+        """Take the announced settlement, and tell of a changed interval."""
         key = event.venue, event.symbol
         was_h = self._clocks[key].expect(
             event.interval_h, event.next_settlement_ns, event.ts_init_ns
@@ -170,6 +181,7 @@ class FeedState(MarketView):
         return _changed(event, key, was_h, event.interval_h)
 
     def on_realised(self, event: FundingRealised) -> Iterator[Message]:
+        """Take a settled rate, and tell of missed settlements and a changed interval."""
         key = event.funding.venue, event.funding.symbol
         expected_h = self._clocks[key].interval_h
         missed, was_h = self._clocks[key].settle(event.funding)
@@ -197,6 +209,7 @@ class MarketState(FeedState):
         self._silent: set[tuple[str, str]] = set()
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that make up the state."""
         return {
             BookUpdated: self.on_book,
             MarkPriceUpdated: self.on_mark,
@@ -208,6 +221,7 @@ class MarketState(FeedState):
         }
 
     def on_timer(self, event: TimerFired) -> Iterator[Message]:
+        """Look for overdue settlements and silent feeds, and sample the basis, with every decision."""
         if event.name != "decision":
             return
         for key, clock in self._clocks.items():

@@ -48,9 +48,11 @@ class Accounts:
         self._margins: dict[str, MarginUpdated] = {}
 
     def hear_position(self, event: PositionChanged) -> None:
+        """Keep the latest position."""
         self._positions[event.venue, event.symbol] = event
 
     def hear_margin(self, event: MarginUpdated) -> None:
+        """Keep the latest margin."""
         self._margins[event.venue] = event
 
     def _position_usd(self, venue: str, symbol: str) -> Decimal:
@@ -104,22 +106,27 @@ class EntryFacts:
         self._ending = False
 
     def on_position(self, event: PositionChanged) -> Iterable[Message]:
+        """Keep the latest position."""
         self.accounts.hear_position(event)
         return ()
 
     def on_order(self, event: OrderPlaced) -> Iterable[Message]:
+        """Count an order."""
         self._rate.add(event.ts_init_ns)
         return ()
 
     def on_doubt(self, event: FundingIntervalChanged | FundingMissing) -> Iterable[Message]:
+        """Note that funding of an instrument is in doubt."""
         self._doubted_ns[event.venue, event.symbol] = event.ts_init_ns
         return ()
 
     def on_stale(self, event: FeedStale) -> Iterable[Message]:
+        """Note how old a feed may become."""
         self._feed_limits_s[event.venue, event.symbol, event.stream] = event.limit_s
         return ()
 
     def on_ending(self, event: SessionEnding) -> Iterable[Message]:
+        """Let nothing be entered any more."""
         self._ending = True
         return ()
 
@@ -317,6 +324,7 @@ class RiskGate(ActingGate):
     """Hear what bears on risk, answer targets, and close what has become too dangerous."""
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that the gate hears."""
         return {
             TargetPosition: self._on_target,
             PnlUpdated: self._on_pnl,
