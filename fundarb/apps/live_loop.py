@@ -108,6 +108,10 @@ class LiveLoop:
         pump(self._engine, self._exchange, now_ns)
         self._watch(event)
 
+    def is_quiet(self) -> bool:
+        """Tell whether everything that was heard is decided, and every command has its outcome."""
+        return not len(self._inbox) and not getattr(self._exchange, "in_air", 0)
+
     async def trade(
         self,
         execution: ExecutionService,
@@ -143,8 +147,9 @@ class LiveLoop:
         venues: Iterable[str],
         patience_s: float = 15.0,
     ) -> dict[str, AccountReported]:  # of the venues that answered
-        """Ask each venue for its own books on us, hear what else comes meanwhile, and close the account."""
+        """Ask each venue for its own books on us, and hear what else comes meanwhile."""
         waiting, answers = set(venues), {}
+        await self.until(self.is_quiet, patience_s)  # an answer still under way is older than the last fill
         for venue in sorted(waiting):
             self._exchange.submit(ReportAccount(ts_init_ns=self._inbox.clock(), venue=venue))
         try:

@@ -208,10 +208,6 @@ class LiveSession:
         latency_ns = {venue: ms * SECOND_NS // 1000 for venue, ms in self.spec.latency_ms.items()}
         return SimulatedExchange(self.spec.instruments, latency_ns, self.spec.deposits_usd)
 
-    def _done(self) -> bool:
-        """Tell whether everything that was read is decided, and every answer is in."""
-        return not len(self.inbox) and not getattr(self.exchange, "in_air", 0)
-
     def _busy(self) -> bool:
         """Tell whether an order or an uneven pair is open."""
         trades = self.core.execution.trades.values()
@@ -258,7 +254,7 @@ class LiveSession:
                 began = restored is not None and self.course.began_ns is not None  # before that, nothing was decided
                 await (self._go_on(loop, restored) if began else self._begin(loop))
                 self.inbox.timers += session_timers(self.inbox.clock(), self.plan.bars_h)
-                self.pace.keep_up(self._done, self._busy)
+                self.pace.keep_up(loop.is_quiet, self._busy)
                 closed = await loop.trade(self.core.execution, ending=bool(self.course.ended_because))
                 return closed, await self._settle_up(loop)
             finally:
