@@ -337,7 +337,7 @@ async def run_live(
     adapters, restored, pace = connect(clock, inbox.put), None, Pace(plan.control)
     try:
         await pace.join()
-        spec = begun_session(plan.folder, settings.storage, plan.kind, params.digest)
+        spec = begun_session(plan.folder, settings.storage, plan.kind, params.digest, plan.origin)
         if spec is None:
             spec = await _recipe(settings, params, plan, adapters, inbox)
             plan.folder.mkdir(parents=True, exist_ok=True)
