@@ -274,6 +274,7 @@ class LiveSession:
         self.chores.heard(self.course.bars_until_ns)
         self.inbox.timers.append(heartbeat(self.inbox.clock()))
         self.tasks.start("requests", self.requests.watch())
+        self.tasks.start("reporters", self.chores.watch_reporters())
         self.tasks.start("timers", self.inbox.keep_time())
         if self.plan.started is not None:
             await self.plan.started()
