@@ -2411,6 +2411,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'fundarb/execution/reconcile.py'),
                                              'fundarb.execution.reconcile.Breaks._lift': ( 'execution_reconcile.html#breaks._lift',
                                                                                            'fundarb/execution/reconcile.py'),
+                                             'fundarb.execution.reconcile.Breaks._ours': ( 'execution_reconcile.html#breaks._ours',
+                                                                                           'fundarb/execution/reconcile.py'),
                                              'fundarb.execution.reconcile.Breaks._stop': ( 'execution_reconcile.html#breaks._stop',
                                                                                            'fundarb/execution/reconcile.py'),
                                              'fundarb.execution.reconcile.Difference': ( 'execution_reconcile.html#difference',
