@@ -74,6 +74,7 @@ def begun_session(
     storage: StorageSettings,
     kind: str,  # "live", "paper": what it would be
     parameters_digest: str,  # that it would trade
+    origin: Mapping[str, object] | None = None,  # where its prices and accounts would come from; None: from anywhere
 ) -> RunSpec | None:  # None: it is to begin
     """Find the session to go on with in a folder; raise InputError if it cannot go on."""
     if not (folder / SPEC_FILE).exists():
@@ -81,6 +82,9 @@ def begun_session(
     spec = read_spec(folder)
     for what, was, now in (("kind", spec.kind, kind), ("parameters", spec.parameters_digest, parameters_digest)):
         if was != now:
+            raise InputError(f"{folder} holds a session of {what} {was}, not {now}: take another folder. Nothing was started.")
+    for what, now in (origin or {}).items():
+        if (was := spec.origin.get(what)) != now:
             raise InputError(f"{folder} holds a session of {what} {was}, not {now}: take another folder. Nothing was started.")
     if any(folder.glob("journal.jsonl*")):
         raise InputError(f"{folder} has a plain journal: no session goes on from that. Nothing was started.")

@@ -274,6 +274,7 @@ class LiveSession:
         self.chores.heard(self.course.bars_until_ns)
         self.inbox.timers.append(heartbeat(self.inbox.clock()))
         self.tasks.start("requests", self.requests.watch())
+        self.tasks.start("reporters", self.chores.watch_reporters())
         self.tasks.start("timers", self.inbox.keep_time())
         if self.plan.started is not None:
             await self.plan.started()
@@ -337,7 +338,7 @@ async def run_live(
     adapters, restored, pace = connect(clock, inbox.put), None, Pace(plan.control)
     try:
         await pace.join()
-        spec = begun_session(plan.folder, settings.storage, plan.kind, params.digest)
+        spec = begun_session(plan.folder, settings.storage, plan.kind, params.digest, plan.origin)
         if spec is None:
             spec = await _recipe(settings, params, plan, adapters, inbox)
             plan.folder.mkdir(parents=True, exist_ok=True)

@@ -189,6 +189,7 @@ TIMING_S, PAUSE_S, FREEZE_S = 30, 60, 300
 
 class _Standing(msgspec.Struct):
     since_ns: int
+    ours: Decimal  # at first sight
     kind: BreakKind | None = None  # as said last
 
 
@@ -198,11 +199,11 @@ class Breaks(BookKeeper):
     def __init__(self, venues: Sequence[str]) -> None:
         super().__init__(venues)
         self._standing: dict[tuple[str, str], _Standing] = {}
-        self._stopped: set[tuple[str, str]] = set()
+        self._stopped: dict[tuple[str, str], KillLevel] = {}
 
     def _judge(self, venue: str, found: Difference, now_ns: int) -> Iterator[Message]:
         key = venue, found.what
-        standing = self._standing.setdefault(key, _Standing(now_ns))
+        standing = self._standing.setdefault(key, _Standing(now_ns, found.ours))
         age_s = (now_ns - standing.since_ns) / SECOND_NS
         if standing.kind is None and found.is_quantity:
             yield from self._ask_again(venue, found, now_ns)
@@ -246,16 +247,25 @@ class Breaks(BookKeeper):
         sides = f"{found.what}, ours {found.ours}, theirs {found.theirs}"
         reason = f"books differ for {age_s:.0f} s: {sides}"
         stop = {"level": level, "scope": venue, "reason": reason, "who": AUTO, "cause": _books_cause(found.what)}
-        self._stopped.add((venue, found.what))
+        self._stopped[venue, found.what] = level
         yield KillSwitchSet(ts_init_ns=now_ns, **stop)
 
-    def _lift(self, venue: str, what: str, now_ns: int) -> Iterator[Message]:
-        """Lift what a difference stopped, now that there is none."""
-        if (venue, what) in self._stopped:
-            self._stopped.discard((venue, what))
+    def _lift(self, venue: str, what: str, was: Decimal, now_ns: int) -> Iterator[Message]:
+        """Lift what a difference stopped, now that there is none; a freeze only if our side explains that."""
+        level = self._stopped.pop((venue, what), None)
+        if level is KillLevel.FREEZE and self._ours(venue, what) == was:
+            text = f"the books on {what} agree again at {was:f}, and nothing of ours explains it: FREEZE stays until it is reset by hand"
+            yield AlertRaised(ts_init_ns=now_ns, severity="critical", scope=venue, text=text)
+        elif level is not None:
             reason = f"the books on {what} agree again"
             where = {"scope": venue, "cause": _books_cause(what)}
             yield KillSwitchReset(ts_init_ns=now_ns, **where, reason=reason, who=AUTO)
+
+    def _ours(self, venue: str, what: str) -> Decimal:
+        books = self._books[venue]
+        if what == "wallet":
+            return books.wallet()
+        return books.held[what] if what in books.held else Decimal(0)  # an order that is not ours
 
 
 def _books_cause(what: str) -> str:
@@ -296,7 +306,7 @@ class Reconciler(Breaks):
                 age_s = (now_ns - standing.since_ns) / SECOND_NS
                 cleared = {"venue": venue, "what": what, "standing_s": age_s}
                 yield ReconciliationCleared(ts_init_ns=now_ns, **cleared)
-                yield from self._lift(venue, what, now_ns)
+                yield from self._lift(venue, what, standing.ours, now_ns)
         if found:
             again_ns = now_ns + AGAIN_S * SECOND_NS
             self._next_ns[venue] = min(self._next_ns[venue], again_ns)

@@ -31,7 +31,7 @@ class Follower:
     def __init__(self, ask: Callable[[int], Awaitable[None]]) -> None:
         self._ask = ask
         self.asked, self.done, self.busy = 0, 0, False
-        self.gone = False
+        self.gone, self.found_lost = False, False
         self._news = asyncio.Event()
 
     @property
@@ -79,13 +79,13 @@ class Traffic:
     def joined(self, follower: Follower) -> None:
         """Follow no faster than a trader."""
         self.followers.add(follower)
-        self.lost = False
+        follower.found_lost, self.lost = self.lost, False
 
     def left(self, follower: Follower, goodbye: bool) -> None:
-        """Go on without a trader: at real time if it died."""
+        """Go on without a trader: at real time if it died, and as before it came if it never got to trade."""
         follower.leave()
         self.followers.discard(follower)
-        self.lost = self.lost or not goodbye
+        self.lost = self.lost or (not goodbye if follower.done else follower.found_lost)
 
     def owed(self) -> bool:
         """Tell whether somebody has not read, or not done, or has something open, or has died."""

@@ -116,8 +116,10 @@ def addresses(venue: str, server: VenueServer, tls: bool) -> dict[str, str]:
 
 def write_known(known: Mapping[str, Any], path: Path) -> None:
     """Write what clients must know, for its owner's eyes alone."""
-    path.touch(mode=0o600)
-    path.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2) + b"\n")
+    draft = path.with_name(f".{path.name}.draft")  # whoever waits for the file finds it whole
+    draft.touch(mode=0o600)
+    draft.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2) + b"\n")
+    draft.rename(path)
 
 # %% ../../nbs/78_sandbox_host.ipynb #sandbox
 class Sandbox:
