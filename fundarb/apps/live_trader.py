@@ -276,8 +276,15 @@ class LiveSession:
         self.tasks.start("requests", self.requests.watch())
         self.tasks.start("reporters", self.chores.watch_reporters())
         self.tasks.start("timers", self.inbox.keep_time())
+        self.tasks.start("log", self._keep_writing())
         if self.plan.started is not None:
             await self.plan.started()
+
+    async def _keep_writing(self) -> None:
+        """Let others see what the market said though no order asks for it, and a crash of ours lose a second of it."""
+        while True:
+            await asyncio.sleep(1)
+            self.log.write()
 
     async def _go_on(self, loop: LiveLoop, restored: Restored) -> None:
         """Hear what became of everything that was open, before anything new is wanted."""
