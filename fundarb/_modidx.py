@@ -326,6 +326,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'fundarb/apps/live_trader.py')},
             'fundarb.apps.look': { 'fundarb.apps.look.Seen': ('apps_look.html#seen', 'fundarb/apps/look.py'),
                                    'fundarb.apps.look._examine': ('apps_look.html#_examine', 'fundarb/apps/look.py'),
+                                   'fundarb.apps.look._open': ('apps_look.html#_open', 'fundarb/apps/look.py'),
                                    'fundarb.apps.look.complete': ('apps_look.html#complete', 'fundarb/apps/look.py'),
                                    'fundarb.apps.look.examine_all': ('apps_look.html#examine_all', 'fundarb/apps/look.py'),
                                    'fundarb.apps.look.look_around': ('apps_look.html#look_around', 'fundarb/apps/look.py')},
