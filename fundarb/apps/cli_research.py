@@ -72,16 +72,24 @@ def _time_ns(text: str) -> int:
         raise InputError(f"{error}. Nothing was started.") from None
 
 # %% ../../nbs/88a_apps_cli_research.ipynb #show
-_SHOWN = ("net_usd", "funding_usd", "price_usd", "fees_usd", "round_trips", "max_drawdown_frac", "sharpe")
+_SHOWN = {  # a column's heading, and how its numbers are written: nine of them fit into 80 characters
+    "net_usd": ("net", "{:,.0f}"),
+    "funding_usd": ("funding", "{:,.0f}"),
+    "price_usd": ("price", "{:,.0f}"),
+    "fees_usd": ("fees", "{:,.0f}"),
+    "round_trips": ("trips", "{:.0f}"),
+    "max_drawdown_frac": ("max dd", "{:.2%}"),
+    "sharpe": ("sharpe", "{:.2f}"),
+}
 
 
 def _show(frame: Any, choices: dict[str, list[str]], console: Console) -> None:
     """Print the ten sets with the highest net result."""
     table = Table(title=f"best of {len(frame)} sets, USD", title_justify="left")
-    for name in (*choices, *_SHOWN):
-        table.add_column(name, justify="right")
+    for heading in (*choices, *(heading for heading, _ in _SHOWN.values())):
+        table.add_column(heading, justify="right", overflow="fold")
     for _, row in frame.nlargest(10, "net_usd").iterrows():
-        cells = [f"{row[name]:,.3f}" if name in ("max_drawdown_frac", "sharpe") else f"{row[name]:,.2f}" for name in _SHOWN]
+        cells = [written.format(row[name]) for name, (_, written) in _SHOWN.items()]
         table.add_row(*(str(row[name]) for name in choices), *cells)
     console.print(table)
     console.print(f"{len(frame)} trials: the best of them is too good, see validation", highlight=False)

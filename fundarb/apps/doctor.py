@@ -215,13 +215,16 @@ class AskingOkx(Asking):
 
 
 class AskingHyperliquid(Asking):
-    """Hyperliquid: an agent's key can trade and nothing else; there is no hedge mode."""
+    """Hyperliquid: an agent's key can trade and nothing else, once it is approved; there is no hedge mode."""
 
     async def rights(self) -> None:
-        """Tell an agent's key, which cannot withdraw, from the account's own."""
-        signer = self.api.eth_get_address_from_private_key(self.api.privateKey)
-        self.facts.can_withdraw = signer.lower() == self.api.walletAddress.lower()
-        self.facts.can_trade = True  # who signs for the account may trade
+        """Tell an agent's key, which cannot withdraw, from the account's own, and from one that nobody has approved."""
+        signer = self.api.eth_get_address_from_private_key(self.api.privateKey).lower()
+        owner = self.api.walletAddress.lower()
+        self.facts.can_withdraw = signer == owner
+        told = {} if signer == owner else await self.api.publicPostInfo({"type": "userRole", "user": signer})
+        account = (told.get("data") or {}).get("user", "")
+        self.facts.can_trade = signer == owner or (told.get("role") == "agent" and account.lower() == owner)
 
     async def modes(self) -> None:
         """Note that Hyperliquid keeps positions one-way always."""

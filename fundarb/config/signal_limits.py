@@ -51,7 +51,10 @@ def _faults(part: Mapping[str, Any]) -> Iterator[str]:
     for name, floor in PART_FLOORS.items():
         value = _number(part.get(name))
         if value is not None and not value > floor:
-            yield f"{name} {value:.3f}, above {floor:g} is asked for"
+            yield f"{name} {value:.3f}"
+
+
+_NAMED = 3  # parts at fault that a message names
 
 
 def _share(parts: Any) -> tuple[float | None, str]:  # of the parts at least partly known: good ones
@@ -59,7 +62,9 @@ def _share(parts: Any) -> tuple[float | None, str]:  # of the parts at least par
     known = {k: p for k, p in parts.items() if isinstance(p, dict) and any(_number(p.get(n)) is not None for n in PART_FLOORS)}
     bad = {key: " and ".join(said) for key, part in known.items() if (said := list(_faults(part)))}
     share = 1 - len(bad) / len(known) if known else None
-    return share, "; ".join(f"{key}: {said}" for key, said in sorted(bad.items()))
+    named = [f"{key}: {said}" for key, said in sorted(bad.items())]
+    more = [f"and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
+    return share, "; ".join([*named[:_NAMED], *more])
 
 
 def quality_failures(

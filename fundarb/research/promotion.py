@@ -69,7 +69,8 @@ def scorecard(
         _gate("delay", read("net_delayed_usd"), limits.net_usd, "USD", True,
               f"net {_shown(read('net_delayed_usd'))} USD one interval late"),
         _gate("placebo", placebo, limits.placebo_frac, "frac", False,
-              f"shuffled venues earn {_shown(max(dealt) if dealt else None)} USD at best, the winner {_shown(net)}"),
+              f"shuffled venues earn {_shown(max(dealt) if dealt else None)} USD at best, {_shown(placebo)} of the winner's "
+              f"{_shown(net)}; at most {limits.placebo_frac:g} may be luck"),
         _gate("drawdown", read("max_drawdown_frac"), limits.drawdown_frac, "frac", False,
               f"{_shown(read('max_drawdown_frac'), 4)} of capital"),
         _gate("concentration", read("top_coin_share"), limits.top_coin_share, "frac", False,

@@ -161,7 +161,8 @@ def provenance(template: Template, values: Mapping[str, Any], root: Path) -> dic
             packages[name] = package_version(name)
         except PackageNotFoundError:
             continue
-    changed = _git(root, "status", "--porcelain", "--", ".", ":!params/*/trials.jsonl")
+    kept = (":!params/*/trials.jsonl", ":!params/*/[0-9][0-9][0-9][0-9].json")  # what studies and promotions write
+    changed = _git(root, "status", "--porcelain", "--", ".", *kept)
     return {
         "study": template.name,
         "code_version": fundarb.__version__,
@@ -250,7 +251,12 @@ def _execute(template: Template, values: dict[str, Any], output: Path) -> None:
         raise InputError(f"{template.name} lacks the parameter {sorted(unknown)[0]!r}. Nothing was run.")
     try:
         papermill.execute_notebook(
-            str(template.path), str(output), values, kernel_name="python3", progress_bar=sys.stderr.isatty()
+            str(template.path),
+            str(output),
+            values,
+            kernel_name="python3",
+            progress_bar=sys.stderr.isatty(),
+            extra_arguments=["--IPKernelApp.log_level=40"],  # it warns of TCP, and talks to nobody but us
         )
     except PapermillExecutionError as error:
         text = f"{template.name} failed at cell {error.exec_count}: {error.ename}: {str(error.evalue)[:300]}"

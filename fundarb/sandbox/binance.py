@@ -8,13 +8,11 @@ __all__ = ['user_key', 'BinanceServer']
 # %% ../../nbs/75j_sandbox_binance.ipynb #imports
 from typing import Any
 
-import orjson
-
 from ..core.events import Event, MarkPriceUpdated
 from .binance_base import Form
-from .binance_gate import Refused, check_key, check_signature, weight_of
-from .binance_order_requests import OrderRequests
-from .binance_private import AccountDesk, SettingsDesk, spot_answer
+from .binance_gate import Refused, check_key, check_signature, no, weight_of
+from .binance_order_requests import OrderRequests, batch_of
+from .binance_private import AccountDesk, SettingsDesk, elsewhere, spot_answer
 from .binance_public import PublicDesk
 from .binance_sockets import BinanceSockets
 from .binance_streams import ListenKeys
@@ -47,27 +45,31 @@ class BinanceServer(BinanceSockets):
     def answer(self, call: Call) -> Answer:
         """Answer a request: limits first, then the key, then what it wants."""
         form, endpoint = call.form(), call.endpoint
-        batch = orjson.loads(form["batchOrders"]) if endpoint == "POST /fapi/v1/batchOrders" else []
-        orders = len(batch) or int(endpoint == "POST /fapi/v1/order")
-        refused = self.limiter.charge(weight_of(endpoint, form), orders)
         try:
+            batch = batch_of(form) if endpoint == "POST /fapi/v1/batchOrders" else []
+            orders = len(batch) or int(endpoint == "POST /fapi/v1/order")
+            refused = self.limiter.charge(weight_of(endpoint, form), orders)
             answer = refused or Answer(self._say(call, form))
         except Refused as no_:
             answer = no_.answer
+        except (ValueError, ArithmeticError) as error:  # a number that is none
+            answer = no(-1102, str(error)[:60])
         return answer._replace(headers={**self.limiter.headers(), **answer.headers})
 
     def _say(self, call: Call, form: Form) -> Any:
         _, _, rest = call.path.partition("/fapi/")
         version, _, name = rest.partition("/")
-        if call.method == "GET" and version == "v1" and name in self.public.paths:
+        if call.method == "GET" and (version == "v1" or rest == "v2/ticker/price") and name in self.public.paths:
             return self.public.paths[name](form)
+        if call.method == "GET" and (said := elsewhere(call.path, self.wall_ms)) is not None:
+            return said
         if name == "listenKey":
             check_key(call, self.keys)
             return user_key(self.listen_keys, call.method)
         spot = call.path.startswith("/sapi/")
         act = spot_answer(call.path, self.may_withdraw) if spot else self._signed.get(f"{call.method} {rest}")
         if act is None:
-            raise Refused(-1, call.endpoint)
+            raise Refused(-5000, call.path, call.method)
         check_signature(call, self.keys, self.wall_ms)
         return act(form)
 

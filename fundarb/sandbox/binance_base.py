@@ -42,7 +42,7 @@ class BinanceBase(VenueServer):
     """What requests and streams share: keys, limits, orders, and books with their numbers."""
 
     venue = VENUE
-    hosts = ("fapi.binance.com", "fstream.binance.com", "api.binance.com")
+    hosts = ("fapi.binance.com", "fstream.binance.com", "api.binance.com", "dapi.binance.com")
 
     def __init__(self, world: World, traffic: Traffic, faults: FaultBook) -> None:
         super().__init__(world, traffic, faults)

@@ -17,12 +17,13 @@ from .wire import Answer, Call
 
 # %% ../../nbs/75_sandbox_binance_gate.ipynb #errors
 _MESSAGES = {
-    -1: "{}: there is no such path.",
     -1003: "Too many requests; current limit is {} request weight per 1 MINUTE. Please use the websocket for live updates to avoid polling the API.",
     -1015: "Too many new orders; current limit is {} orders per {}.",
     -1021: "Timestamp for this request is outside of the recvWindow.",
+    -1020: "This operation is not supported.",
     -1022: "Signature for this request is not valid.",
     -1100: "Illegal characters found in parameter '{}'; legal range is '^[\\.A-Z\\:/a-z0-9_-]{{1,36}}$'.",
+    -1101: "Too many parameters; expected '{}'.",
     -1102: "Mandatory parameter '{}' was not sent, was empty/null, or malformed.",
     -1111: "Precision is over the maximum defined for this asset.",
     -1115: "Invalid timeInForce.",
@@ -47,6 +48,7 @@ _MESSAGES = {
     -4023: "Qty not increased by step size.",
     -4024: "Limit price can't be lower than {}.",
     -4028: "Leverage {} is not valid.",
+    -4051: "Isolated balance insufficient.",
     -4046: "No need to change margin type.",
     -4047: "Margin type cannot be changed if there exists open orders.",
     -4048: "Margin type cannot be changed if there exists position.",
@@ -56,9 +58,12 @@ _MESSAGES = {
     -4120: "Order type not supported for this endpoint. Please use the Algo Order API endpoints instead.",
     -4140: "Invalid symbol status for opening position.",
     -4164: "Order's notional must be no smaller than {} (unless you choose reduce only).",
+    -4171: "No need to change Multi-Assets mode.",
+    -5000: "Path {}, Method {} is invalid",
+    -5027: "No need to modify the order.",
     -5022: "Due to the order could not be executed as maker, the Post Only order will be rejected. The order will not be recorded in the order history.",
 }
-_STATUSES = {-1: 404, -1003: 429, -1015: 429, -2014: 401, -2015: 401}
+_STATUSES = {-5000: 404, -1003: 429, -1015: 429, -2014: 401, -2015: 401}
 
 
 def no(code: int, *about: object) -> Answer:
@@ -134,7 +139,8 @@ _BAN_AFTER = 20  # requests past the limit
 def weight_of(endpoint: str, form: dict[str, str]) -> int:
     """Tell what a request costs."""
     if endpoint == "GET /fapi/v1/depth":
-        limit = int(form.get("limit", "500"))
+        text = form.get("limit", "500")
+        limit = int(text) if text.isdigit() else 500
         return 2 if limit <= 50 else 5 if limit <= 100 else 10 if limit <= 500 else 20
     if endpoint == "GET /fapi/v1/openOrders":
         return 1 if form.get("symbol") else 40

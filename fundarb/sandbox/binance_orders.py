@@ -20,7 +20,7 @@ from ..exchanges.simulated_account import TimeInForce, on_tick
 from .binance_account import Asked, order_json
 from .binance_gate import Refused
 from .binance_market import BAND, VENUE, decimals, price_text
-from .order_records import OrderRecords, SentOrder
+from .order_records import OrderRecords, SentOrder, amend
 from .wire_values import plain
 from .world import World
 
@@ -229,6 +229,25 @@ class OrderDesk(OrderShelf):
         if sent.state != "open":
             raise Refused(-2011)
         self.withdraw(sent)
+        return self.show(sent)
+
+    def modify(self, form: dict[str, str]) -> dict[str, Any]:
+        """Change size and price of an order that rests; what is filled already ends it."""
+        sent, terms = self.find(form, -2013), self.terms(form)
+        if sent.state != "open":
+            raise Refused(-2013)
+        qty, price, buys = number(form, "quantity"), number(form, "price"), sent.order.qty_base > 0
+        mark = self._world.mark(VENUE, terms.symbol)
+        check_quantity(terms, qty)
+        check_price(terms, price, buys, exact(mark.mark_price) * terms.units_per_price if mark else price)
+        qty_base, limit = (qty * terms.units_per_price).copy_sign(sent.order.qty_base), price / terms.units_per_price
+        if (qty_base, limit) == (sent.order.qty_base, sent.order.limit_price):
+            raise Refused(-5027)
+        if abs(qty_base) <= abs(sent.filled_base):
+            self.withdraw(sent)
+        else:
+            self.asked[sent.number] = self.asked[sent.number]._replace(price=plain(price))
+            amend(self.records, self._world, sent, qty_base, limit)
         return self.show(sent)
 
     def withdraw(self, sent: SentOrder) -> None:

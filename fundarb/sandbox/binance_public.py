@@ -12,8 +12,9 @@ from typing import Any
 from ..core.models import Instrument
 from .binance_base import BinanceBase, Form
 from .binance_market import VENUE, exchange_info, funding_info, funding_rates
-from .binance_market import klines, premium_index, ticker, window
+from .binance_market import joint_trade, klines, open_interest, premium_index, public_trade, ticker, window
 from .faults import StaleSnapshot
+from .order_records import Print, tape
 from .world import World
 
 # %% ../../nbs/75f_sandbox_binance_public.ipynb #price
@@ -38,13 +39,23 @@ class PublicDesk:
             "fundingRate": self.rates,
             "klines": self.bars,
             "markPriceKlines": self.bars,
+            "premiumIndexKlines": self.bars,
             "indexPriceKlines": lambda form: self.bars(form | {"symbol": form.get("pair", "")}),
+            "continuousKlines": lambda form: self.bars(form | {"symbol": form.get("pair", "")}),
             "ticker/24hr": lambda form: self.each(form, ticker),
             "ticker/bookTicker": lambda form: self.each(form, lambda world, terms: server.best(terms.venue_symbol)),
             "ticker/price": lambda form: self.each(form, last_price),
-            "aggTrades": lambda form: [],
-            "trades": lambda form: [],
+            "openInterest": lambda form: open_interest(self._world, server.desk.terms(form)),
+            "trades": lambda form: self.tape(form, public_trade),
+            "historicalTrades": lambda form: self.tape(form, public_trade),
+            "aggTrades": lambda form: self.tape(form, joint_trade),
         }
+
+    def tape(self, form: Form, write: Callable[[Instrument, Print], Any]) -> list[Any]:
+        """List what was traded lately, oldest first."""
+        terms, most = self._server.desk.terms(form), min(int(form.get("limit") or 500), 1000)
+        said = tape(self._world.candles(VENUE, terms.symbol), self._server.desk.records.trades, terms.symbol, most)
+        return [write(terms, each) for each in said]
 
     def depth(self, form: Form) -> dict[str, Any]:
         """Show a book; by script, an old one."""

@@ -78,7 +78,10 @@ class UserStream:
         records = self._desk.records
         if not isinstance(event, OrderFilled):
             sent = records.under(event.client_order_id)
-            kind = "NEW" if isinstance(event, OrderAccepted) else "EXPIRED" if status(sent) == "EXPIRED" else "CANCELED"
+            if sent.order.client_order_id != event.client_order_id:
+                return []  # it was amended, and goes on under another name
+            fresh = "AMENDMENT" if sent.amended else "NEW"
+            kind = fresh if isinstance(event, OrderAccepted) else "EXPIRED" if status(sent) == "EXPIRED" else "CANCELED"
             return [self._order(sent, kind, None, now_ms)]
         sent, trade = records.under(event.client_order_id), records.trades[-1]
         kind = "CALCULATED" if forced_id(event.client_order_id) else "TRADE"
@@ -114,7 +117,8 @@ def order_words(terms: Instrument, sent: SentOrder, desk: OrderDesk, kind: str, 
     """Write the order part of an update."""
     order, shown = sent.order, desk.show(sent)
     fill = trade.fill if trade else None
-    now = "NEW" if kind == "NEW" else _after(sent, trade)
+    rests = kind in ("NEW", "AMENDMENT")
+    now = status(sent) if kind == "AMENDMENT" else "NEW" if rests else _after(sent, trade)
     done_base = _filled_by(sent, trade) if kind != "NEW" else Decimal(0)
     return {
         "s": terms.venue_symbol,

@@ -138,7 +138,7 @@ class HyperliquidServer(HyperliquidRequests):
 
     def _subscription(self, socket: Socket, method: str, asked: Mapping[str, Any]) -> None:
         stream, text = stream_of(asked, self.desk.address), orjson.dumps(asked).decode()
-        if stream.partition(":")[0] in BY_COIN and asked.get("coin") not in self.desk.by_coin:
+        if (stream.partition(":")[0] in BY_COIN or "coin" in asked) and asked.get("coin") not in self.desk.by_coin:
             return socket.send({"channel": "error", "data": f"Invalid subscription {text}"})
         if method == "unsubscribe":
             self.unsubscribe(socket, stream)
@@ -153,7 +153,8 @@ class HyperliquidServer(HyperliquidRequests):
         if kind == "allMids":
             data = {"mids": mids(self.desk)}
         elif kind in BY_USER:
-            data = snapshot(self.desk, kind) if stream == kind else None
+            own = str(asked.get("user")).lower() == self.desk.address
+            data = snapshot(self.desk, stream) if own else None
         else:
             data = self.coin_data(stream, self.desk.by_coin[asked["coin"]])
         if data is not None:

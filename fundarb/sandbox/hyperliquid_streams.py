@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BY_COIN', 'BY_USER', 'stream_of', 'figures', 'trade_rows', 'Gathered', 'user_messages', 'trade_list', 'snapshot',
-           'last_trade', 'HyperliquidPublic', 'HyperliquidStreams']
+           'HyperliquidPublic', 'HyperliquidStreams']
 
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #imports
 import asyncio
@@ -15,12 +15,12 @@ from ..core.events import BookUpdated, CandleClosed, Event, FundingPaid, Funding
 from ..core.events import FundingRealised, MarkPriceUpdated, OrderAccepted
 from .clock import Traffic
 from .faults import FaultBook
-from .hyperliquid_account import fill_row, funding_update, order_update, short_order
+from .hyperliquid_account import fill_row, funding_update, long_order, order_update
 from .hyperliquid_actions import trip_switch
 from .hyperliquid_desk import BadShape, HyperliquidDesk
-from .hyperliquid_info import ask, coin_context, mids, open_orders, payments
-from .hyperliquid_market import Listing, best, candle_rows, l2_book
-from .order_records import SentOrder, Trade
+from .hyperliquid_info import ask, asset_data, coin_context, mids, open_orders, overview, payments
+from .hyperliquid_market import Listing, best, candle_rows, l2_book, print_row
+from .order_records import SentOrder, Trade, bar_print
 from .server import VenueServer
 from .wire_values import ms
 from .world import World
@@ -28,7 +28,8 @@ from .world import World
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #subscriptions
 BY_COIN = ("l2Book", "bbo", "trades", "activeAssetCtx", "candle")
 BY_USER = ("orderUpdates", "userFills", "userEvents", "userFundings", "clearinghouseState", "openOrders")
-BY_USER += ("spotState", "notification", "userNonFundingLedgerUpdates")
+BY_USER += ("spotState", "notification", "userNonFundingLedgerUpdates", "webData2", "activeAssetData")
+BY_USER += ("userTwapSliceFills", "userTwapHistory")
 
 
 def stream_of(subscription: Mapping[str, Any], address: str) -> str:
@@ -38,7 +39,8 @@ def stream_of(subscription: Mapping[str, Any], address: str) -> str:
         return kind
     if kind in BY_USER:
         user = str(subscription.get("user")).lower()
-        return kind if user == address else f"{kind}:{user}"  # nothing is ever said of strangers
+        about = f":{subscription.get('coin')}" if kind == "activeAssetData" else ""
+        return f"{kind}{about}" if user == address else f"{kind}{about}:{user}"  # nothing is ever said of strangers
     if kind not in BY_COIN:
         raise BadShape(f"unknown type {kind!r}")
     extra = subscription.get("interval") or subscription.get("nSigFigs")
@@ -98,7 +100,10 @@ def user_messages(
         said.append(("userFundings", lambda: name | {"isSnapshot": False, "fundings": rows}))
         said += [("userEvents", lambda row=row: {"funding": row}) for row in rows]
     if gathered.state or orders or trades or paid:
-        said += [(kind, lambda kind=kind: snapshot(desk, kind)) for kind in ("clearinghouseState", "openOrders")]
+        whole = ("clearinghouseState", "openOrders", "webData2")
+        said += [(kind, lambda kind=kind: snapshot(desk, kind)) for kind in whole]
+        coins = [f"activeAssetData:{listed.coin}" for listed in desk.listings]
+        said += [(stream, lambda stream=stream: snapshot(desk, stream)) for stream in coins]
     return said
 
 
@@ -119,17 +124,15 @@ def snapshot(desk: HyperliquidDesk, kind: str) -> Any:
     if kind == "clearinghouseState":
         return {"dex": ""} | name | {kind: ask(desk, {"type": kind, "user": desk.address})}
     if kind == "openOrders":
-        return {"dex": ""} | name | {"orders": open_orders(desk, short_order)}
+        return {"dex": ""} | name | {"orders": open_orders(desk, long_order)}
+    if kind.startswith("activeAssetData:"):
+        return asset_data(desk, name | {"coin": kind.partition(":")[2]})
+    if kind == "webData2":
+        return overview(desk, name)
+    if kind in ("userTwapSliceFills", "userTwapHistory"):
+        rows = {"userTwapSliceFills": "twapSliceFills", "userTwapHistory": "history"}[kind]
+        return {"isSnapshot": True} | name | {rows: []}
     return name | {"spotState": {"balances": []}} if kind == "spotState" else None
-
-# %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #last-trade
-def last_trade(candle: CandleClosed, listed: Listing) -> list[dict[str, Any]]:
-    """Write a bar as the one trade at its close, all its volume at once."""
-    nobody, row = "0x" + "0" * 40, candle_rows([candle], listed, "1h")
-    side = "B" if candle.close >= candle.open else "A"
-    tail = {"hash": "0x" + "0" * 64, "tid": ms(candle.close_time_ns), "users": [nobody, nobody]}
-    name = {"coin": listed.coin, "side": side}
-    return [name | {"px": r["c"], "sz": r["v"], "time": ms(candle.close_time_ns)} | tail for r in row]
 
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #public
 class HyperliquidPublic(VenueServer):
@@ -149,11 +152,14 @@ class HyperliquidPublic(VenueServer):
         if kind == "activeAssetCtx":
             return {"coin": listed.coin, "ctx": coin_context(self.desk, listed)}
         if kind == "candle":
-            bars = self.world.candles(self.venue, symbol)[-168:]
-            return (candle_rows(bars, listed, stream.rpartition(":")[2]) or [None])[-1]
+            return ([None] + self.bars(stream, listed))[-1]
         if kind == "trades" or book is None:
             return [] if kind == "trades" else None
         return best(book, listed) if kind == "bbo" else l2_book(book, listed, figures(stream))
+
+    def bars(self, stream: str, listed: Listing) -> list[Any]:
+        """Write the last week's bars as a stream of them does."""
+        return candle_rows(self.world.candles(self.venue, listed.terms.symbol)[-168:], listed, stream.rpartition(":")[2])
 
     def push(self, stream: str, make: Callable[[str], Any]) -> None:
         """Make a message and send it to those who hear its stream."""
@@ -174,8 +180,10 @@ class HyperliquidPublic(VenueServer):
     def push_candle(self, candle: CandleClosed, listed: Listing) -> None:
         """Say a bar that has ended, and the trade at its close."""
         for stream in self._variants("candle", listed.coin):
-            self.push(stream, lambda s: self.coin_data(s, listed))
-        self.push(f"trades:{listed.coin}", lambda s: last_trade(candle, listed))
+            for row in self.bars(stream, listed):
+                if row["t"] >= ms(candle.open_time_ns):
+                    self.push(stream, lambda s, row=row: row)
+        self.push(f"trades:{listed.coin}", lambda s: [print_row(bar_print(candle), listed)])
 
     def _variants(self, kind: str, coin: str) -> list[str]:
         begins = f"{kind}:{coin}:"

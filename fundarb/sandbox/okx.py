@@ -14,9 +14,10 @@ import orjson
 
 from .manners import HEARD, hang_up_when_silent
 from .okx_gate import OkxError, login_refusal, outcomes
-from .okx_orders import place, take_back
+from .okx_market import has_bars
+from .okx_orders import change, place, take_back
 from .okx_requests import PATHS, trade
-from .okx_streams import BOOKS, PRIVATE, PUBLIC, OkxNews, arg_of, stream_of
+from .okx_streams import BARS, BOOKS, PRIVATE, PUBLIC, OkxNews, arg_of, stream_of
 from .wire import Answer, Socket
 
 # %% ../../nbs/76i_sandbox_okx.ipynb #subscriptions
@@ -33,8 +34,9 @@ class OkxChannels(OkxNews):
     def take(self, socket: Socket, op: str, arg: Mapping[str, Any]) -> None:
         """Take a subscription or end it; a new one is greeted with how things stand."""
         channel, stream = str(arg.get("channel", "")), stream_of(arg)
-        known = channel in PUBLIC or channel in PRIVATE or channel.startswith("candle")
-        if not known or (arg.get("instId") and arg["instId"] not in self.desk.swaps):
+        kind, _, width = channel.rpartition("candle")
+        known = channel in PUBLIC or channel in PRIVATE or (f"{kind}candle" in BARS and has_bars(width))
+        if not known or (arg.get("instId") and self.named(str(arg["instId"])) is None):
             what = f"channel:{channel}" + (f",instId:{arg['instId']}" if arg.get("instId") else "")
             return self.complain(
                 socket,
@@ -53,13 +55,16 @@ class OkxChannels(OkxNews):
 
     def _greet(self, socket: Socket, stream: str, arg: Mapping[str, Any]) -> None:
         channel, now_ns = str(arg["channel"]), self.world.now_ns
-        swap = self.desk.swaps.get(str(arg.get("instId") or ""))
+        swap = self.named(str(arg.get("instId") or ""))
         if channel == "account":
             rows = self.balance()
         elif channel == "positions":
             held = [swap] if swap else self.desk.swaps.values()
             held = [one for one in held if one.terms.symbol in self.account.positions]
             rows = self.positions(held)
+        elif channel == "balance_and_position":
+            held = [one for one in self.desk.swaps.values() if one.terms.symbol in self.account.positions]
+            rows = [self.changes(held, "snapshot")]
         elif channel == "instruments":
             rows = PATHS["GET public/instruments"].answer(self, {})
         else:
@@ -70,6 +75,8 @@ class OkxChannels(OkxNews):
 
 # %% ../../nbs/76i_sandbox_okx.ipynb #sockets
 _TRADES = {"order": place, "batch-orders": place, "cancel-order": take_back, "batch-cancel-orders": take_back}
+_TRADES |= {"amend-order": change, "batch-amend-orders": change}
+_COUNTED = {place: "POST trade/order", take_back: "POST trade/cancel-order", change: "POST trade/amend-order"}
 
 
 class OkxServer(OkxChannels):
@@ -116,7 +123,7 @@ class OkxServer(OkxChannels):
         if not socket.notes.get("login"):
             return socket.send(head | {"code": "60011", "msg": "Please log in", "data": []})
         try:
-            name = "POST trade/order" if _TRADES[op] is place else "POST trade/cancel-order"
+            name = _COUNTED[_TRADES[op]]
             self.count(name, PATHS[name], len(args), args[0])
             said = trade(self, _TRADES[op], args)
         except OkxError as error:

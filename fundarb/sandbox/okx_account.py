@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORDER_TYPES', 'state_of', 'cancel_source', 'fee_text', 'order_row', 'exec_type', 'pushed_row', 'fill_row',
-           'trade_bill', 'funding_bill', 'position_row', 'balance_row']
+           'told_fill', 'trade_bill', 'funding_bill', 'position_row', 'balance_row']
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #imports
 from decimal import Decimal
@@ -94,6 +94,13 @@ def fill_row(trade: Trade, sent: SentOrder, swap: Swap) -> dict[str, str]:
     row |= {"execType": exec_type(trade), "feeCcy": swap.terms.quote, "fee": fee_text(fill.fee), "feeRate": ""}
     row |= dict.fromkeys(("fillPxVol", "fillPxUsd", "fillMarkVol", "fillFwdPx"), "")
     return row | {"fillMarkPx": plain(fill.price), "ts": at, "fillTime": at}
+
+
+def told_fill(trade: Trade, sent: SentOrder, swap: Swap) -> dict[str, str]:
+    """Write one fill in short, as its channel does."""
+    row = fill_row(trade, sent, swap) | {"count": "1"}
+    kept = ("instId", "fillSz", "fillPx", "side", "ts", "ordId", "clOrdId", "tradeId", "execType", "count")
+    return {key: row[key] for key in kept}
 
 
 def _bill(number: int, swap: Swap, change: Decimal, balance: Decimal, at_ns: int) -> dict[str, str]:

@@ -6,8 +6,11 @@
 __all__ = ['ACCOUNT_PATHS']
 
 # %% ../../nbs/76f_sandbox_okx_account_requests.ipynb #imports
+from decimal import Decimal
 from typing import Any
 
+from ..core.numbers import exact, floor_to_step
+from ..exchanges.simulated_account import margin
 from .okx_account import fill_row
 from .okx_base import Asked, OkxBase, Path
 from .okx_gate import OkxError
@@ -60,6 +63,31 @@ def _position_mode(server: OkxBase, asked: Asked) -> list[Any]:
     raise OkxError("59000" if server.account.positions or server.desk.records.working() else "51000", "posMode")
 
 
+def _room(server: OkxBase, asked: Asked) -> list[Any]:
+    rows, stands = [], margin(server.account)
+    free = max(Decimal(0), stands.equity - stands.initial)
+    for name in str(asked.get("instId", "")).split(","):
+        swap = swap_of(server.desk, {"instId": name})
+        symbol, mark = swap.terms.symbol, server.world.mark("okx", swap.terms.symbol)
+        price = exact(mark.mark_price) if mark else None
+        lot, spend = swap.terms.lot_step_base, free * server.account.leverage_of(symbol)
+        most = swap.contracts(floor_to_step(spend / price, lot)) if price else "0"
+        rows.append({"instId": swap.inst_id, "ccy": swap.terms.quote, "maxBuy": most, "maxSell": most})
+    return rows
+
+
+def _free(server: OkxBase, asked: Asked) -> list[Any]:
+    keys = {"maxBuy": "availBuy", "maxSell": "availSell", "instId": "instId"}
+    return [{keys[key]: value for key, value in row.items() if key in keys} for row in _room(server, asked)]
+
+
+def _risk(server: OkxBase, asked: Asked) -> list[Any]:
+    balance = server.balance()[0]
+    cash = [{key: row[key] for key in ("ccy", "disEq", "eq")} for row in balance["details"]]
+    held = server.positions(s for s in server.swaps({}) if s.terms.symbol in server.account.positions)
+    return [{"adjEq": balance["adjEq"], "balData": cash, "posData": held, "ts": str(server.now_ms)}]
+
+
 def _fees(server: OkxBase, asked: Asked) -> list[Any]:
     terms = next(iter(server.desk.swaps.values())).terms
     maker, taker = plain(-terms.maker_fee_bps / 10_000), plain(-terms.taker_fee_bps / 10_000)
@@ -106,6 +134,11 @@ ACCOUNT_PATHS: dict[str, Path] = {
     "GET account/trade-fee": Path(_fees, 5),
     "POST account/set-leverage": Path(lambda server, asked: [set_leverage(server.desk, asked)], 20),
     "POST account/set-position-mode": Path(_position_mode, 5),
+    "GET account/max-size": Path(_room, 20),
+    "GET account/max-avail-size": Path(_free, 20),
+    "GET account/account-position-risk": Path(_risk, 10),
+    "GET account/positions-history": Path(lambda server, asked: [], 10),
+    "GET account/risk-state": Path(lambda server, asked: [{"atRisk": False, "atRiskIdx": [], "atRiskMgn": [], "ts": str(server.now_ms)}], 10),
     "GET trade/orders-pending": Path(_instant_orders, 60),
     "GET trade/orders-history": Path(_past_orders, 40),
     "GET trade/orders-history-archive": Path(_past_orders, 20),

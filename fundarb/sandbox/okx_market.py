@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Side', 'Swap', 'instrument_row', 'Sides', 'sides', 'changed', 'book_rows', 'book_row', 'funding_row', 'settled_row',
-           'mark_row', 'ticker_row', 'candle_rows', 'paged']
+           'mark_row', 'ticker_row', 'tier_row', 'has_bars', 'trade_row', 'candle_rows', 'paged']
 
 # %% ../../nbs/76a_sandbox_okx_market.ipynb #imports
 from collections.abc import Iterable, Mapping
@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from ..core.events import BookUpdated, CandleClosed, FundingRealised, FundingScheduled, MarkPriceUpdated
 from ..core.funding import FundingRate
 from ..core.models import Instrument
-from ..core.numbers import HOUR_NS, exact, floor_to_step
+from ..core.numbers import HOUR_NS, MINUTE_NS, exact, floor_to_step
 from ..exchanges.simulated_account import on_tick
+from .order_records import Print
 from .wire_values import bars, ms, plain
 
 # %% ../../nbs/76a_sandbox_okx_market.ipynb #swap
@@ -152,13 +153,34 @@ def ticker_row(swap: Swap, both: Sides, day: list[CandleClosed], now_ns: int) ->
     return row | {"vol24h": swap.contracts(volume_base), "sodUtc0": plain(first), "sodUtc8": plain(first), "ts": str(ms(now_ns))}
 
 
+_WIDTHS_NS = {f"{minutes}m": minutes * MINUTE_NS for minutes in (1, 3, 5, 15, 30)}
 _HOURS = {"1H": 1, "2H": 2, "4H": 4, "6H": 6, "12H": 12, "1D": 24, "6Hutc": 6, "12Hutc": 12, "1Dutc": 24}
+_WIDTHS_NS |= {name: hours * HOUR_NS for name, hours in _HOURS.items()}
+
+
+def tier_row(swap: Swap) -> dict[str, str]:
+    """Write the one tier of a swap's margin."""
+    row = {"uly": swap.family, "instFamily": swap.family, "instId": swap.inst_id, "tier": "1", "minSz": "0", "maxSz": "100000000"}
+    row |= {"mmr": plain(swap.terms.maintenance_frac), "imr": plain(round(1 / swap.terms.max_leverage, 6))}
+    return row | {"maxLever": plain(swap.terms.max_leverage), "optMgnFactor": "", "quoteMaxLoan": "", "baseMaxLoan": ""}
+
+
+def has_bars(bar: str) -> bool:
+    """Tell whether there are bars of a width."""
+    return bar in _WIDTHS_NS
+
+
+def trade_row(swap: Swap, said: Print) -> dict[str, Any]:
+    """Write one trade as everybody sees it."""
+    side, size = "buy" if said.qty_base > 0 else "sell", swap.contracts(abs(said.qty_base))
+    row = {"instId": swap.inst_id, "side": side, "sz": size, "source": "0", "px": plain(said.price)}
+    return row | {"tradeId": str(said.number), "ts": str(ms(said.at_ns))}
 
 
 def candle_rows(candles: Iterable[CandleClosed], swap: Swap, bar: str, traded: bool = True) -> list[list[str]]:
     """Write bars, newest first; those of marks and indices have no volume."""
     rows = []
-    for each in bars(candles, _HOURS[bar] * HOUR_NS) if bar in _HOURS else ():
+    for each in bars(candles, _WIDTHS_NS[bar]) if bar in _WIDTHS_NS else ():
         row = [str(ms(each.open_time_ns)), *(plain(x) for x in (each.open, each.high, each.low, each.close))]
         volume_base = exact(each.volume_base)
         usd = exact(round(each.volume_base * each.close, 6))

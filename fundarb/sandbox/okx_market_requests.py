@@ -10,28 +10,31 @@ from collections.abc import Callable
 from typing import Any
 
 from .faults import StaleSnapshot
-from .okx_base import Asked, OkxBase, Path
-from .okx_market import book_row, candle_rows, instrument_row, mark_row, paged, settled_row, ticker_row
+from .okx_base import Asked, OkxScreens, Path
+from .okx_gate import OkxError
+from .okx_market import book_row, candle_rows, has_bars, instrument_row, mark_row
+from .okx_market import paged, settled_row, ticker_row, tier_row, trade_row
 from .okx_orders import swap_of
+from .order_records import tape
 
 # %% ../../nbs/76e_sandbox_okx_market_requests.ipynb #instruments
-def _instruments(server: OkxBase, asked: Asked) -> list[Any]:
+def _instruments(server: OkxScreens, asked: Asked) -> list[Any]:
     gone = server.desk.expired
     return [instrument_row(s, "suspend" if s.terms.symbol in gone else "live") for s in server.swaps(asked)]
 
 
-def _marks(server: OkxBase, asked: Asked) -> list[Any]:
+def _marks(server: OkxScreens, asked: Asked) -> list[Any]:
     marks = [(swap, server.world.mark("okx", swap.terms.symbol)) for swap in server.swaps(asked)]
     return [mark_row(swap, mark) | {"ts": str(server.now_ms)} for swap, mark in marks if mark]
 
 
-def _settled(server: OkxBase, asked: Asked) -> list[Any]:
+def _settled(server: OkxScreens, asked: Asked) -> list[Any]:
     swap = swap_of(server.desk, asked)
     rows = [settled_row(swap, event) for event in server.world.settled("okx", swap.terms.symbol)][::-1]
     return paged(rows, asked, lambda row: int(row["fundingTime"]), 400)
 
 # %% ../../nbs/76e_sandbox_okx_market_requests.ipynb #books
-def _books(server: OkxBase, asked: Asked) -> list[Any]:
+def _books(server: OkxScreens, asked: Asked) -> list[Any]:
     swap = swap_of(server.desk, asked)
     both, seq = server.book(swap)
     if swap.inst_id in server.old and server.faults.take(StaleSnapshot, "okx", "GET /api/v5/market/books"):
@@ -39,19 +42,54 @@ def _books(server: OkxBase, asked: Asked) -> list[Any]:
     return [book_row(both, server.world.now_ns, min(int(asked.get("sz", 1)), 400), seqId=seq)]
 
 
-def _tickers(server: OkxBase, asked: Asked) -> list[Any]:
+def _tickers(server: OkxScreens, asked: Asked) -> list[Any]:
     return [ticker_row(s, server.book(s)[0], server.day(s), server.world.now_ns) for s in server.swaps(asked)]
 
 
-def _bars(traded: bool) -> Callable[[OkxBase, Asked], list[Any]]:
-    def answer(server: OkxBase, asked: Asked) -> list[Any]:
+def _bars(traded: bool) -> Callable[[OkxScreens, Asked], list[Any]]:
+    def answer(server: OkxScreens, asked: Asked) -> list[Any]:
         name = asked.get("instId", "")
+        if not has_bars(asked.get("bar", "1m")):
+            raise OkxError("51000", "bar")
         swap = swap_of(server.desk, asked | {"instId": name if name.endswith("-SWAP") else f"{name}-SWAP"})
         bars = server.world.candles("okx", swap.terms.symbol)
         rows = candle_rows(bars, swap, asked.get("bar", "1m"), traded)
         return paged(rows, asked, lambda row: int(row[0]), 300)
 
     return answer
+
+# %% ../../nbs/76e_sandbox_okx_market_requests.ipynb #more
+def _trades(server: OkxScreens, asked: Asked) -> list[Any]:
+    swap = swap_of(server.desk, asked)
+    symbol, most = swap.terms.symbol, min(int(asked.get("limit", 100)), 500)
+    said = tape(server.world.candles("okx", symbol), server.desk.records.trades, symbol, most)
+    return [trade_row(swap, each) for each in reversed(said)]
+
+
+def _open_interest(server: OkxScreens, asked: Asked) -> list[Any]:
+    return [server.open_interest(swap) for swap in server.swaps(asked)]
+
+
+def _limits(server: OkxScreens, asked: Asked) -> list[Any]:
+    return [server.price_limit(swap_of(server.desk, asked))]
+
+
+def _indices(server: OkxScreens, asked: Asked) -> list[Any]:
+    name, quote = asked.get("instId"), asked.get("quoteCcy")
+    chosen = [s for s in server.desk.swaps.values() if name in (None, s.family) and quote in (None, s.terms.quote)]
+    if name and not chosen:
+        raise OkxError("51001")
+    return [server.index(swap) for swap in chosen]
+
+
+def _tiers(server: OkxScreens, asked: Asked) -> list[Any]:
+    families = str(asked.get("instFamily") or asked.get("uly") or "").split(",")
+    chosen = [s for s in server.desk.swaps.values() if s.family in families or s.inst_id == asked.get("instId")]
+    return [tier_row(swap) for swap in chosen]
+
+
+def _underlying(server: OkxScreens, asked: Asked) -> list[Any]:
+    return [[swap.family for swap in server.swaps({"instType": asked.get("instType", "SWAP")})]]
 
 # %% ../../nbs/76e_sandbox_okx_market_requests.ipynb #table
 MARKET_PATHS: dict[str, Path] = {
@@ -63,7 +101,18 @@ MARKET_PATHS: dict[str, Path] = {
     "GET market/books": Path(_books, 40, False),
     "GET market/ticker": Path(_tickers, 20, False),
     "GET market/tickers": Path(_tickers, 20, False),
-    "GET market/trades": Path(lambda server, asked: [], 100, False),
+    "GET market/trades": Path(_trades, 100, False),
+    "GET market/history-trades": Path(_trades, 20, False),
+    "GET market/books-full": Path(_books, 10, False),
+    "GET market/index-tickers": Path(_indices, 20, False),
+    "GET public/open-interest": Path(_open_interest, 20, False),
+    "GET public/price-limit": Path(_limits, 20, False),
+    "GET public/position-tiers": Path(_tiers, 10, False),
+    "GET public/underlying": Path(_underlying, 20, False),
+    "GET public/estimated-price": Path(lambda server, asked: [], 10, False),
+    "GET system/status": Path(lambda server, asked: [], 1, False),
+    "GET account/instruments": Path(_instruments, 20),
+    "GET asset/balances": Path(lambda server, asked: [], 6),
     "GET market/candles": Path(_bars(True), 40, False),
     "GET market/history-candles": Path(_bars(True), 20, False),
     "GET market/mark-price-candles": Path(_bars(False), 20, False),

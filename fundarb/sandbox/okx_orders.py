@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BAND', 'SETTLING_NS', 'OkxDesk', 'withdraw', 'swap_of', 'number_in', 'check_words', 'band', 'is_settling', 'place',
-           'take_back', 'outcome', 'set_leverage']
+           'take_back', 'change', 'close_out', 'outcome', 'set_leverage']
 
 # %% ../../nbs/76c_sandbox_okx_orders.ipynb #imports
 import re
@@ -21,7 +21,7 @@ from ..exchanges.simulated_account import TimeInForce
 from .okx_account import ORDER_TYPES, funding_bill, trade_bill
 from .okx_gate import OkxError
 from .okx_market import Swap
-from .order_records import OrderRecords, SentOrder
+from .order_records import OrderRecords, SentOrder, amend
 from .wire_values import plain, to_step
 from .world import World
 
@@ -236,6 +236,37 @@ def take_back(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
         raise OkxError("51402" if sent.state == "filled" else "51401")
     withdraw(desk, sent)
     return sent
+
+
+def change(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
+    """Amend an order that rests, or raise OkxError with what is wrong."""
+    swap, sent = swap_of(desk, asked), desk.find(asked)
+    if sent is None or sent.state != "open":
+        raise OkxError("51503")
+    if not asked.get("newSz") and not asked.get("newPx"):
+        raise OkxError("50014", "newSz or newPx")
+    order, buys = sent.order, sent.order.qty_base > 0
+    price = _price(desk, swap, {"ordType": "limit", "px": asked.get("newPx") or order.limit_price}, buys)
+    size = number_in(asked, "newSz") if asked.get("newSz") else abs(order.qty_base) / swap.contract_base
+    qty_base = swap.base(size).copy_sign(order.qty_base)
+    if qty_base % swap.terms.lot_step_base:
+        raise OkxError("51121")
+    if abs(qty_base) <= abs(sent.filled_base):
+        withdraw(desk, sent)
+    else:
+        amend(desk.records, desk.world, sent, qty_base, price)
+    return sent
+
+
+def close_out(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
+    """Close a position at the market; raise OkxError if there is none."""
+    swap = swap_of(desk, asked)
+    held_base = desk.account.held(swap.terms.symbol)
+    if not held_base:
+        raise OkxError("51023")
+    order = {"instId": swap.inst_id, "tdMode": "cross", "ordType": "market", "reduceOnly": True}
+    order |= {"side": "sell" if held_base > 0 else "buy", "sz": swap.contracts(abs(held_base))}
+    return place(desk, order | {"clOrdId": asked.get("clOrdId", "")})
 
 
 def outcome(sent: SentOrder | None, asked: Mapping[str, Any], error: OkxError | None, now_ms: int) -> dict[str, str]:

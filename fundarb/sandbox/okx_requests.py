@@ -15,10 +15,10 @@ import orjson
 from .faults import ErrorAnswer
 from .manners import RateWindow
 from .okx_account_requests import ACCOUNT_PATHS
-from .okx_base import Asked, OkxBase, Path
+from .okx_base import Asked, OkxBase, OkxScreens, Path
 from .okx_gate import OkxError, accepted, check_deadline, check_request, outcomes, refused
 from .okx_market_requests import MARKET_PATHS
-from .okx_orders import OkxDesk, outcome, place, take_back
+from .okx_orders import OkxDesk, change, close_out, outcome, place, take_back
 from .order_records import SentOrder
 from .wire import Answer, Call
 from .wire_values import ms
@@ -55,6 +55,17 @@ def _order(server: OkxBase, asked: Asked) -> list[Any]:
     return [server.order(sent)]
 
 
+def _close(server: OkxBase, asked: Asked) -> list[Any]:
+    sent = close_out(server.desk, asked)
+    swap = server.desk.by_symbol[sent.order.symbol]
+    return [{"instId": swap.inst_id, "posSide": "net", "clOrdId": sent.wire_id, "tag": ""}]
+
+
+def _rate(server: OkxBase, asked: Asked) -> list[Any]:
+    row = {"accRateLimit": "1000", "nextAccRateLimit": "1000", "fillRatio": "", "mainFillRatio": ""}
+    return [row | {"ts": str(server.now_ms)}]
+
+
 def _cancel_all_after(server: OkxBase, asked: Asked) -> list[Any]:
     seconds = int(asked.get("timeOut", -1))
     if seconds != 0 and not 10 <= seconds <= 120:
@@ -69,6 +80,12 @@ PATHS: dict[str, Path] = {
     **MARKET_PATHS,
     **ACCOUNT_PATHS,
     "GET trade/order": Path(_order, 60),
+    "POST trade/close-position": Path(_close, 20),
+    "GET trade/orders-algo-pending": Path(lambda server, asked: [], 20),
+    "GET trade/orders-algo-history": Path(lambda server, asked: [], 20),
+    "GET trade/account-rate-limit": Path(_rate, 1),
+    "POST trade/amend-order": Path(change, 60, trades=True),
+    "POST trade/amend-batch-orders": Path(change, 300, trades=True),
     "POST trade/cancel-all-after": Path(_cancel_all_after, 1),
     "POST trade/order": Path(place, 60, trades=True),
     "POST trade/batch-orders": Path(place, 300, trades=True),
@@ -77,7 +94,7 @@ PATHS: dict[str, Path] = {
 }
 
 # %% ../../nbs/76g_sandbox_okx_requests.ipynb #requests
-class OkxRequests(OkxBase):
+class OkxRequests(OkxScreens):
     """The side of the server that answers."""
 
     def answer(self, call: Call) -> Answer:
@@ -98,7 +115,7 @@ class OkxRequests(OkxBase):
             return accepted(path.answer(self, present(asked)))
         except OkxError as error:
             return refused(error)
-        except (orjson.JSONDecodeError, ValueError, AttributeError, TypeError):
+        except (ValueError, LookupError, ArithmeticError, AttributeError, TypeError):
             return refused(OkxError("51000", "request", 400))
 
     def count(self, name: str, path: Path, weight: int, asked: Any) -> None:
