@@ -38,10 +38,22 @@ class Desk:
         said, code = self.say("kill", *words, "--session", self.session)
         assert code == 0 and "hears it within a second" in said, said
 
-    def clock(self, **words):
-        request = urllib.request.Request(f"{self.control}/clock", json.dumps(words).encode(), method="POST")
+    def control_post(self, path, said, method="POST"):
+        request = urllib.request.Request(f"{self.control}{path}", json.dumps(said).encode(), method=method)
         with urllib.request.urlopen(request, timeout=60):
             pass
+
+    def clock(self, **words):
+        self.control_post("/clock", words)
+
+    def refuse_orders(self):
+        self.control_post("/faults", [{"fault": "reject_order", "times": 0}])
+
+    def take_orders(self):
+        self.control_post("/faults", [], "DELETE")
+
+    def tail(self):
+        return self.log.read_text()[-3000:]
 
     def now_ns(self):
         return drill.ask(f"{self.control}/state")["now_ns"]
@@ -126,6 +138,47 @@ def test_a_second_interrupt_ends_a_session_at_once(desk, running):
     assert not (desk.session / "result.json").exists()
     said, code = desk.say("audit", "verify", desk.session)
     assert code == 0, said
+
+
+def test_what_a_second_interrupt_left_open_is_closed_by_the_next_start(desk, running):
+    running.append(trader := desk.trade())
+    drill.wait_for("fills", lambda: drill.there(desk.control, "fills") >= 2, trader)
+    desk.clock(speed=1)
+    desk.wait_for("OrderFilled", 2, trader)
+    desk.refuse_orders()
+    trader.send_signal(signal.SIGINT)
+    desk.wait_for("OrderRejected", 2, trader)
+    trader.send_signal(signal.SIGINT)
+    desk.ends(trader, 130)
+    assert desk.positions() and not (desk.session / "result.json").exists()
+    desk.take_orders()
+    running.append(trader := desk.trade())
+    desk.ends(trader, 0)
+    measured = drill.check(desk, drill.ask(f"{desk.control}/state"))
+    assert measured["fills"] >= 4
+
+
+def test_a_flattening_outlives_the_process_that_was_told(desk, running):
+    running.append(trader := desk.trade())
+    drill.wait_for("fills", lambda: drill.there(desk.control, "fills") >= 2, trader)
+    desk.clock(speed=1)
+    desk.wait_for("OrderFilled", 2, trader)
+    desk.refuse_orders()
+    desk.kill("FLATTEN", "--reason", "enough for today")
+    desk.wait_for("KillSwitchSet", 1, trader)
+    trader.kill()
+    trader.wait()
+    assert desk.positions()
+    desk.take_orders()
+    running.append(trader := desk.trade())
+    drill.wait_for("a flat book", lambda: not desk.positions(), trader)
+    known = drill.count(desk.folder, "SubmitOrder")
+    desk.pass_hours(3, trader)
+    assert drill.count(desk.folder, "SubmitOrder") == known and not desk.positions()
+    trader.send_signal(signal.SIGINT)
+    desk.ends(trader, 0)
+    drill.check(desk, drill.ask(f"{desk.control}/state"))
+    assert not [event for event in desk.said("KillSwitchReset") if not event["scope"]]
 
 
 def test_a_session_on_a_server_goes_on_and_closes_at_an_interrupt(desk, running, postgres):
