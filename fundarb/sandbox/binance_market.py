@@ -209,7 +209,8 @@ def klines(world: World, terms: Instrument, form: dict[str, str]) -> list[list[A
     """List bars that have ended, ascending; raise Refused for a width the world does not have."""
     if form.get("interval") not in _WIDTHS_H:
         raise Refused(-1120)
-    joined = bars(world.candles(VENUE, terms.symbol), _WIDTHS_H[form["interval"]] * HOUR_NS)
+    width_ns, span_ms = _WIDTHS_H[form["interval"]] * HOUR_NS, (form.get("startTime") or 0, form.get("endTime") or 1 << 43)
+    joined = bars(world.candles(VENUE, terms.symbol), width_ns, *(int(at_ms) * 1_000_000 for at_ms in span_ms))
     rows = [{"at": ms(bar.open_time_ns), "bar": bar} for bar in joined]
     return [kline(terms, row["bar"]) for row in window(rows, "at", form, 500)]
 
