@@ -53,7 +53,7 @@ def _bars(traded: bool) -> Callable[[OkxScreens, Asked], list[Any]]:
             raise OkxError("51000", "bar")
         swap = swap_of(server.desk, asked | {"instId": name if name.endswith("-SWAP") else f"{name}-SWAP"})
         bars = server.world.candles("okx", swap.terms.symbol)
-        rows = candle_rows(bars, swap, asked.get("bar", "1m"), traded)
+        rows = candle_rows(bars, swap, asked.get("bar", "1m"), traded, asked)
         return paged(rows, asked, lambda row: int(row[0]), 300)
 
     return answer
