@@ -68,9 +68,13 @@ A, B, COIN = range(3)  # by pair
 class Market(NamedTuple):
     """What compiled code reads of `SweepData`."""
 
-    leg_hours: np.ndarray  # (L, T, 5) MARK ... LEVEL
+    leg_hours: np.ndarray  # (L, T, 5) MARK ... LEVEL: what a trade asks for lies together
     pair_hours: np.ndarray  # (P, T, 5) VALUE ... MAY_OPEN
-    seen: np.ndarray  # (P, T, 4) BASIS ... AT_CAP
+    seen: np.ndarray  # (4, P, T) BASIS ... AT_CAP
+    mark: np.ndarray  # (L, T) once more, where hours are asked one after another
+    paid: np.ndarray
+    price: np.ndarray
+    value: np.ndarray  # (P, T)
     leg_terms: np.ndarray  # (L, 10) HALF ... MARGIN
     leg_venue: np.ndarray  # (L,) index of its venue
     pair_terms: np.ndarray  # (P, 3) STEP ... WAIT
@@ -93,7 +97,9 @@ def pack(data: SweepData) -> Market:
     return Market(
         leg_hours=_by_hour(legs.mark, legs.paid, legs.price, legs.open, legs.level_base),
         pair_hours=_by_hour(pairs.value, pairs.funding, pairs.ref, pairs.silent_h, pairs.may_open),
-        seen=_by_hour(pairs.basis_bps, pairs.usual_bps, pairs.volume_usd, pairs.at_cap),
+        seen=np.stack([pairs.basis_bps.T, pairs.usual_bps.T, pairs.volume_usd.T, pairs.at_cap.T]),
+        **{name: np.ascontiguousarray(getattr(legs, name).T) for name in ("mark", "paid", "price")},
+        value=np.ascontiguousarray(pairs.value.T),
         leg_terms=np.stack(terms, axis=1, dtype="float64"),
         leg_venue=legs.venue.astype("int64"),
         pair_terms=np.stack([*pairs.step.T, pairs.wait_h], axis=1, dtype="float64"),
@@ -102,7 +108,7 @@ def pack(data: SweepData) -> Market:
     )
 
 # %% ../../nbs/60a_research_sweep_book.ipynb #steps
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def steps_in(value: float, over: float, under: float) -> float:
     """Count the whole steps of over / under in a value (>= 0); without a step (under = 0), the value counts itself."""
     if under == 0.0 or value == np.inf:
@@ -115,19 +121,19 @@ def steps_in(value: float, over: float, under: float) -> float:
     return steps
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def worth(steps: float, over: float, under: float) -> float:
     """Turn a count of steps into a value."""
     return steps if under == 0.0 or steps == np.inf else steps * over / under
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def _on_tick(price: float, over: float, under: float, up: bool) -> float:
     below = worth(steps_in(price, over, under), over, under)
     return worth(steps_in(price, over, under) + 1, over, under) if up and below < price else below
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def collar(price: float, bps: float, over: float, under: float, side: int) -> float:
     """Find the worst price at which an order may fill, on the tick over / under."""
     worst = price * (1 + side * bps / 1e4)
@@ -138,7 +144,7 @@ def collar(price: float, bps: float, over: float, under: float, side: int) -> fl
 LEVELS = 4  # of a model book, as the history feed makes it
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, _nrt=False)
 def take(
     leg_hours: np.ndarray,  # of a Market
     leg_terms: np.ndarray,

@@ -76,16 +76,17 @@ def test_a_dask_cluster_gives_the_same_frame(market):
 LOOK = """
 import numpy as np
 from fundarb.research.sweep_book import Market
-from fundarb.research.sweep_looks import EDGE, _looks
+from fundarb.research.sweep_looks import Looks, _edges
 
 hours = {name: np.ones((1, 2, 5)) for name in ("leg_hours", "pair_hours")}
 terms = {"leg_terms": np.ones((1, 10)), "pair_terms": np.ones((1, 3))}
 places = {"leg_venue": np.array([0]), "pair_legs": np.zeros((1, 3), "int64"), "loud": np.zeros(2, bool)}
-market = Market(**hours, seen=np.array([[[1.0, 1.0, 1.0, 0.0]] * 2]), **terms, **places)
-spread, hot, cold = np.ones((1, 2)), np.zeros((1, 2, 4)), np.zeros((1, 2, 3))
-knobs = (100.0, 1.0, 0.0, 0.0, 0.0)
-_looks(market, 0, spread, spread, spread, np.ones(1), 0.0, 10.0, np.zeros(1, bool), knobs, hot, cold)
-print(hot[0, 1, EDGE], sum(_looks.stats.cache_hits.values()))
+one = np.ones((1, 2))
+rows = {name: one for name in ("mark", "paid", "price", "value")}
+market = Market(**hours, seen=np.array([[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]], [[0.0, 0.0]]]), **rows, **terms, **places)
+looks = Looks(slow=one, fast=one, slippage=one, fixed_bps=np.ones(1), edges=np.zeros((1, 2)), by_hour=np.zeros((2, 1)))
+_edges(market, looks, 0, 0.0, 10.0, np.zeros(1, bool), (100.0, 1.0, 0.0, 0.0, 0.0))
+print(looks.edges[0, 1], sum(_edges.stats.cache_hits.values()))
 """
 
 
