@@ -12,7 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 
 from .composition import Core, RunSpec, build_core

@@ -25,7 +25,7 @@ def trade(
     engine: Engine,
     exchange: Exchange,
     feed: Iterable[Event],  # in the order it became known
-    watch: Callable[[Event], object] = lambda event: None,  # sees each market event after the core
+    watch: Callable[[Event], object] | None = None,  # sees each market event after the core
 ) -> None:
     """Run a session to the end of its feed."""
     now_ns = 0
@@ -38,7 +38,8 @@ def trade(
             exchange.submit(command)
         if exchange.due_ns <= now_ns:
             pump(engine, exchange, now_ns)
-        watch(event)
+        if watch is not None:
+            watch(event)
     if now_ns:
         pump(engine, exchange, now_ns + MINUTE_NS)
         engine.turn(TimerFired(ts_init_ns=now_ns + MINUTE_NS, name="close"))

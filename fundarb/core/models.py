@@ -8,6 +8,7 @@ __all__ = ['Instrument', 'Pair', 'Liquidity', 'Level', 'VenuePosition', 'PlanCos
 # %% ../../nbs/03_core_models.ipynb #imports
 from decimal import Decimal
 from enum import Enum
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -45,7 +46,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
                 raise InputError(f"{what}: must be above zero. The instrument is not traded.")
 
 # %% ../../nbs/03_core_models.ipynb #pair
-class Pair(msgspec.Struct, frozen=True, kw_only=True):
+class Pair(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One coin on two venues: the unit that is traded, hedged and accounted for."""
 
     a: Instrument
@@ -56,12 +57,12 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
             names = f"{self.a.venue} {self.a.symbol} and {self.b.venue} {self.b.symbol}"
             raise InputError(f"{names} are not one coin on two venues. The pair is not traded.")
 
-    @property
+    @cached_property
     def pair_id(self) -> str:
         """Name the pair, such as `BTC:binance-okx`."""
         return f"{self.a.symbol}:{self.a.venue}-{self.b.venue}"
 
-    @property
+    @cached_property
     def lot_base(self) -> Decimal:  # base units
         """The quantity both legs can move by."""
         return common_lot(self.a.lot_step_base, self.b.lot_step_base)

@@ -10,6 +10,7 @@ __all__ = ['SECOND_NS', 'MINUTE_NS', 'HOUR_NS', 'DAY_NS', 'CASH_STEP', 'utc_ns',
 import math
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 
 # %% ../../nbs/00_core_numbers.ipynb #constants
 SECOND_NS = 1_000_000_000
@@ -50,6 +51,11 @@ def exact(
     value: float,  # a price, rate or quantity as a file or a wire gave it
 ) -> Decimal:  # the shortest decimal that reads back as the same float
     """Turn an observed number into one that can be owned; raise ValueError unless it is finite."""
+    return _by_text(value) if value else Decimal(repr(float(value)))  # 0.0 and -0.0 are one key
+
+
+@lru_cache(maxsize=4096)
+def _by_text(value: float) -> Decimal:
     number = Decimal(repr(float(value)))
     if not number.is_finite():
         raise ValueError(f"{value} is not a number that can be owned")
