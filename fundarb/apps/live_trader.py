@@ -145,6 +145,8 @@ def start_streams(adapters: Mapping[str, VenueAdapter], instruments: Sequence[In
             name = f"{venue} {stream}"
             tasks.start(name, keep_running(name, lambda watch=watch, symbols=symbols: watch(symbols)))
         tasks.start(f"{venue} health", adapter.watch_health())
+        if (coins := getattr(adapter, "watch_stablecoins", None)) is not None:
+            tasks.start(f"{venue} dollar coins", coins())
 
 
 async def first_news(inbox: Inbox, patience_s: float = 20.0) -> None:
