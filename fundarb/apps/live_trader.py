@@ -34,10 +34,10 @@ from .screen import Screen, logging_to, on_interrupt
 from .session import write_spec
 from .session_log import begin_log
 from ..config.parameters import ParameterSet
-from ..config.settings import Settings
+from ..config.settings import AlertSettings, Settings
 from ..core.engine import Engine
-from ..core.errors import ExchangeError, InputError
-from ..core.events import AccountReported, Event, ReportAccount, TimerFired
+from ..core.errors import ExchangeError, FundarbError, InputError
+from ..core.events import AccountReported, AlertRaised, Event, ReportAccount, TimerFired
 from ..core.models import Instrument
 from ..core.numbers import HOUR_NS, SECOND_NS
 from ..data_providers.feeds import Inbox, Tasks, Timer, decision_timer, history, keep_running
@@ -45,6 +45,7 @@ from ..data_providers.market_clock import MarketClock
 from ..exchanges.base import Exchange, VenueAdapter
 from ..exchanges.simulated import SimulatedExchange
 from ..execution.pair import PairState
+from ..monitoring.alerts import Courier
 from ..monitoring.logging import log_session, logger
 from ..portfolio.positions import money_text
 from ..storage.audit_log import AuditLog
@@ -144,6 +145,8 @@ def start_streams(adapters: Mapping[str, VenueAdapter], instruments: Sequence[In
             name = f"{venue} {stream}"
             tasks.start(name, keep_running(name, lambda watch=watch, symbols=symbols: watch(symbols)))
         tasks.start(f"{venue} health", adapter.watch_health())
+        if (coins := getattr(adapter, "watch_stablecoins", None)) is not None:
+            tasks.start(f"{venue} dollar coins", coins())
 
 
 async def first_news(inbox: Inbox, patience_s: float = 20.0) -> None:
@@ -187,7 +190,7 @@ class LiveSession:
     """One session from its recipe to its result."""
 
     def __init__(
-        self, spec: RunSpec, plan: LivePlan, adapters: Mapping[str, VenueAdapter], inbox: Inbox, console: Console
+        self, spec: RunSpec, plan: LivePlan, adapters: Mapping[str, VenueAdapter], inbox: Inbox, console: Console, courier: Courier
     ) -> None:
         self.spec, self.plan, self.adapters, self.inbox = spec, plan, adapters, inbox
         self.core, self.recorder, self.course = build_core(spec), Recorder(), Course()
@@ -200,7 +203,7 @@ class LiveSession:
         self.chores = Chores(adapters, spec.instruments, inbox, self.tasks, ledger)
         self.exchange = self._exchange()
         self.resumption: Resumption | None = None
-        self.pace = Pace("")
+        self.pace, self.courier = Pace(""), courier
         self._stops = 0
 
     def _exchange(self) -> Exchange:
@@ -249,7 +252,7 @@ class LiveSession:
         restored: Restored | None = None,  # None: it begins
     ) -> tuple[bool, dict[str, AccountReported]]:  # closed, and the venues' books
         """Trade from the first event, or from where the log ends, to the last report."""
-        self.log, watching = log, [*self.past, Announcer()]
+        self.log, watching = log, [*self.past, Announcer(), self.courier]
         engine = Engine([*self.core.services, *watching], log, log.last_seq)
         loop = LiveLoop(engine, self.exchange, self.inbox, self._see)
         self.requests = Requests(self.plan.folder, self.inbox.put, self.inbox.clock, log.flush)
@@ -257,6 +260,7 @@ class LiveSession:
             held.enter_context(self.requests)
             held.enter_context(on_interrupt(self._interrupted))
             held.enter_context(self.screen.live or nullcontext())
+            self.tasks.start("alerts", self.courier.run())
             try:
                 began = restored is not None and self.course.began_ns is not None  # before that, nothing was decided
                 await (self._go_on(loop, restored) if began else self._begin(loop))
@@ -264,8 +268,13 @@ class LiveSession:
                 self.pace.keep_up(lambda: loop.is_quiet() and not self._is_reading(), self._until_ns)
                 closed = await loop.trade(self.core.execution, ending=bool(self.course.ended_because))
                 return closed, await self._settle_up(loop)
+            except FundarbError as error:
+                about = {"severity": "critical", "scope": "portfolio", "text": f"the session stopped: {error}"}
+                self.courier.hear(AlertRaised(ts_init_ns=self.inbox.clock(), **about))
+                raise
             finally:
                 self.pace.stop()
+                await self.courier.drain()
                 await self.tasks.stop()
 
     async def _begin(self, loop: LiveLoop) -> None:
@@ -348,6 +357,7 @@ async def run_live(
     settings: Settings, params: ParameterSet, plan: LivePlan, clock: MarketClock, connect: Connect, console: Console
 ) -> dict[str, Any]:  # the result
     """Run a session to its end, or go on with it, and write its folder; raise FundarbError if it cannot start."""
+    courier = Courier(AlertSettings() if plan.kind == "demo" else settings.alerts, plan.session_id)
     inbox = Inbox(clock)
     adapters, restored, pace = connect(clock, inbox.put), None, Pace(plan.control)
     try:
@@ -357,9 +367,9 @@ async def run_live(
             spec = await _recipe(settings, params, plan, adapters, inbox)
             plan.folder.mkdir(parents=True, exist_ok=True)
             write_spec(plan.folder, spec)
-            session, log = LiveSession(spec, plan, adapters, inbox, console), begin_log(plan.folder, settings.storage)
+            session, log = LiveSession(spec, plan, adapters, inbox, console, courier), begin_log(plan.folder, settings.storage)
         else:
-            session = LiveSession(spec, plan, adapters, inbox, console)
+            session = LiveSession(spec, plan, adapters, inbox, console, courier)
             restored = restore(plan.folder, settings.storage, session.past, lambda _: session.core)
             log = restored.log
         with logging_to(plan.folder / "log.jsonl", settings), log_session(spec.session_id), log:

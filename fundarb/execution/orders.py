@@ -66,6 +66,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def working(self) -> bool:
+        """Whether a last word is still awaited."""
         return self.state in _working
 
     @property

@@ -59,6 +59,7 @@ class ExecutionQuality:
         self.fills = 0
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that it hears."""
         return {OrderPlaced: self._on_placed, OrderFilled: self._on_filled}
 
     @property

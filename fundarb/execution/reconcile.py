@@ -37,6 +37,7 @@ class OurOrder(msgspec.Struct):
 
     @property
     def left_base(self) -> Decimal:
+        """What may still fill, signed as the order is."""
         return self.placed.qty_base - self.filled_base
 
 
@@ -68,6 +69,7 @@ class VenueBooks:
         return None if self.start is None else self.start + self.flow()
 
     def flow(self) -> Decimal:
+        """All cash since the session began, with what is held at its cost."""
         return self.cash + sum(self.costs.values(), Decimal(0))
 
     def forget(self, now_ns: int) -> None:
@@ -276,6 +278,7 @@ class Reconciler(Breaks):
     """Compare our books with the venues', and say what differs."""
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that it hears."""
         ended = (OrderCanceled, OrderRejected, OrderNotPlaced)
         return {
             OrderPlaced: self._on_placed,

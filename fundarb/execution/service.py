@@ -156,6 +156,7 @@ class ExecutionService(ForeignFlow):
     """Execute intents pair by pair, and obey the kill switch."""
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that it hears."""
         reports = (OrderAccepted, OrderFilled, OrderCanceled, OrderRejected)
         reports += (OrderUnknown, OrderNotPlaced)
         on_reports = dict.fromkeys(reports, self._on_report)

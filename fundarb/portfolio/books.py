@@ -95,6 +95,7 @@ class Settlements:
 
     @property
     def awaited(self) -> set[Settlement]:
+        """Those that are due and have neither been booked nor given up."""
         return self.due.keys() - self.booked - self.missing
 
 
@@ -112,6 +113,7 @@ class FundingCheck(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def difference(self) -> Decimal:  # quote currency, + more than expected
+        """What was paid beyond what our books expected."""
         return self.reported - self.expected
 
 # %% ../../nbs/36_portfolio_books.ipynb #ledger
@@ -167,9 +169,11 @@ class Ledger:
         self.totals[entry.kind] += entry.cash
 
     def value(self) -> Decimal:  # quote currency
+        """Add up what is held at all venues, at mark."""
         return sum((account.value() for account in self.accounts.values()), Decimal(0))
 
     def equity(self) -> Decimal:  # quote currency
+        """Add up the equity of all venues."""
         return sum((account.equity() for account in self.accounts.values()), Decimal(0))
 
 

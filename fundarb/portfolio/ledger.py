@@ -163,6 +163,7 @@ class LedgerService:
         self._reported_ns = 0
 
     def handlers(self) -> Mapping[type[Event], Handler]:
+        """Name the events that it hears."""
         return {
             OrderPlaced: self._on_placed,
             OrderFilled: self._on_filled,

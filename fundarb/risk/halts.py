@@ -78,6 +78,7 @@ class CoolDown:
         self._failed_ns: dict[str, int] = {}
 
     def hear(self, event: PairStateChanged) -> None:
+        """Follow an entry from its beginning to its end."""
         if event.now == "ENTERING":
             self._before[event.pair_id] = event.held_base
         elif event.now != "REPAIRING":  # there, the entry is not over

@@ -22,6 +22,7 @@ class VenueHealth:
         self._last: dict[str, VenueHealthReported] = {}
 
     def hear(self, event: VenueHealthReported) -> Iterable[Message]:
+        """Keep how a venue answered last."""
         self._last[event.venue] = event
         return ()
 
@@ -47,6 +48,7 @@ class Stablecoins:
         self._off_bps: dict[str, float] = {}
 
     def hear(self, event: StablecoinPriced) -> None:
+        """Keep what a currency is worth now."""
         self._off_bps[event.currency] = abs(event.price_usd - 1) * 1e4
 
     def worst(self, currency: str) -> Breach | None:

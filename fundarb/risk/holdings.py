@@ -89,10 +89,12 @@ class Approvals(Holdings):
     """Holdings, and the approved targets whose orders may still fill."""
 
     def busy(self, pair_id: str) -> bool:
+        """Tell whether a pair has orders out."""
         state = self._states.get(pair_id)
         return state is not None and state.now in _BUSY
 
     def approve(self, approved: TargetApproved) -> None:
+        """Keep an approval; a larger one whose orders are out stays."""
         earlier = self._approved.get(approved.pair_id) if self.busy(approved.pair_id) else None
         if earlier and earlier.notional_usd > approved.notional_usd:
             return  # its orders are out, and may still fill

@@ -67,6 +67,7 @@ class KillSwitch(StopAnnouncer):
         self._repairing: dict[str, int] = {}  # since when, by pair_id
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that it hears."""
         known = (OrderAccepted, OrderCanceled, OrderNotPlaced, OrderRejected)
         return {
             KillSwitchSet: self._on_set,

@@ -152,6 +152,7 @@ class OrderRate:
         self._sent_ns: deque[int] = deque()
 
     def add(self, now_ns: int) -> None:
+        """Count an order that is sent now."""
         self._sent_ns.append(now_ns)
 
     def last_minute(self, now_ns: int) -> int:

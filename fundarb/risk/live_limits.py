@@ -52,6 +52,7 @@ class LimitKeeper:
         self._limits = limits
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that it hears."""
         return {LimitTightened: self._on_change, LimitLoosened: self._on_change}
 
     def _on_change(self, event: LimitTightened | LimitLoosened) -> Iterator[Message]:

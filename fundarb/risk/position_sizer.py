@@ -204,6 +204,7 @@ class PositionSizer(Sizing):
         self._news = BreachFilter()
 
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that it hears."""
         return {TargetApproved: self._on_approved, PairStateChanged: self._on_pair_state}
 
     def _on_pair_state(self, event: PairStateChanged) -> Iterable[Message]:

@@ -49,6 +49,7 @@ class OkxBooks(VenueServer):
         self.old: dict[str, Sides] = {}  # the same, from a while ago
         self.seq: dict[str, int] = {}  # its number
         self.windows: dict[str, RateWindow] = {}
+        self.coins_usd = {"USDT": 1.0, "USDC": 1.0}  # what the index says of dollar coins
 
     def book(self, swap: Swap) -> tuple[Sides, int]:
         """Show a book as the stream told it last, and its number."""

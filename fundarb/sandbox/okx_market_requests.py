@@ -46,6 +46,13 @@ def _tickers(server: OkxScreens, asked: Asked) -> list[Any]:
     return [ticker_row(s, server.book(s)[0], server.day(s), server.world.now_ns) for s in server.swaps(asked)]
 
 
+def _index(server: OkxScreens, asked: Asked) -> list[Any]:
+    """Show the index of the dollar coins; that of the swaps' coins is their mark."""
+    worth = server.coins_usd if asked.get("quoteCcy", "USD") == "USD" else {}
+    rows = [{"instId": f"{coin}-USD", "idxPx": f"{usd:g}", "ts": str(server.now_ms)} for coin, usd in worth.items()]
+    return [row for row in rows if asked.get("instId") in (None, row["instId"])]
+
+
 def _bars(traded: bool) -> Callable[[OkxScreens, Asked], list[Any]]:
     def answer(server: OkxScreens, asked: Asked) -> list[Any]:
         name = asked.get("instId", "")
@@ -122,5 +129,6 @@ MARKET_PATHS: dict[str, Path] = {
     "GET market/history-mark-price-candles": Path(_bars(False), 20, False),
     "GET market/index-candles": Path(_bars(False), 20, False),
     "GET market/history-index-candles": Path(_bars(False), 20, False),
+    "GET market/index-tickers": Path(_index, 20, False),
     "GET asset/currencies": Path(lambda server, asked: [], 6),
 }

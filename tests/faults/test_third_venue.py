@@ -90,7 +90,7 @@ class Failing(SimulatedExchange):
         return self.span_ns[0] <= now_ns < self.span_ns[1]
 
     def submit(self, command):
-        if command.venue == self.venue and isinstance(command, SubmitOrder) and self.fails(command.ts_init_ns):
+        if command.venue in self.venue and isinstance(command, SubmitOrder) and self.fails(command.ts_init_ns):
             about = {"client_order_id": command.client_order_id, "venue": command.venue, "symbol": command.symbol}
             at_ns = command.ts_init_ns + SECOND_NS // 5
             kind = OrderRejected if self.fault == "refuses" else OrderUnknown
@@ -129,7 +129,7 @@ class Run:
         for second in range(-1, 240):
             now_ns = START_NS + second * SECOND_NS
             for at in VENUES:
-                blind = fault == "silent" and at == venue and self.exchange.fails(now_ns)
+                blind = fault == "silent" and at in venue and self.exchange.fails(now_ns)
                 if not blind and at not in dark:
                     self.hear(book(at, now_ns))
                     self.hear(MarkPriceUpdated(ts_init_ns=now_ns, venue=at, symbol="BTC", mark_price=60_000.0, oracle_price=60_000.0))
@@ -229,6 +229,32 @@ def test_the_hedge_is_asked_of_risk_and_refused_by_its_limits():
         plans = [c.plan for c in run.said(PlanChosen)]
         assert plans[:2] == ["complete", "unwind"] and "third venue" not in plans
         run.check_books()
+
+
+# the repair's own orders fail too: (how, where, the ways of the first repair, most seconds naked in it)
+REPAIR_FAILS = {
+    "completing and the hedge are refused": ("refuses", ("okx", "hyperliquid"), ["complete", "third venue", "unwind"], 3),
+    "completing and the hedge are swallowed": ("swallows", ("okx", "hyperliquid"), ["complete", "third venue", "unwind"], 75),
+    "both other venues are down": ("silent", ("okx", "hyperliquid"), ["unwind"], 15),
+    "all venues refuse for half a minute": ("refuses", VENUES, None, 0),
+}
+
+
+@pytest.mark.parametrize("what", REPAIR_FAILS)
+def test_a_repair_that_fails_goes_on_to_the_next_way(what):
+    """Whatever becomes of the repair's orders, the first repair ends flat within its time, and every book says so."""
+    fault, venues, ways, most_naked_s = REPAIR_FAILS[what]
+    run = Run(fault, venues, until_s=30 if ways is None else 119)
+    if ways is not None:
+        assert [chosen.plan for chosen in run.said(PlanChosen)][: len(ways)] == ways
+        states = run.said(PairStateChanged)
+        began = next(s for s in states if s.now == "REPAIRING")
+        ended = next(s for s in states if s.was == "REPAIRING" and s.now == "FAILED")
+        assert (ended.ts_init_ns - began.ts_init_ns) / SECOND_NS <= most_naked_s
+    assert run.trade.state.name == "IDLE" and not any(run.trade.legs.values())
+    ids = [order.client_order_id for order in run.said(SubmitOrder)]
+    assert len(ids) == len(set(ids)) < 60
+    run.check_books()
 
 
 def test_a_third_venue_that_is_dark_is_no_way():
