@@ -20,7 +20,7 @@ from ..core.events import AccountReported, FundingPaid, FundingRealised, Stablec
 from ..core.funding import PriceBasis, snap_settlement_ns
 from ..core.models import Instrument, Liquidity
 from ..core.numbers import DAY_NS, HOUR_NS
-from .base import Credentials
+from .base import Credentials, Pace
 from .ccxt_adapter import CcxtAdapter
 from .ccxt_client import EXPIRES_MS, reason_of, told
 from .dead_mans_switch import keep_armed
@@ -166,6 +166,7 @@ class _Account(_Terms):
 
     async def assert_account(self) -> None:
         """Refuse long/short mode, the spot-only level, and keys that may withdraw."""
+        self.settings = Pace(18, 2.1)  # of set-leverage OKX takes 20 in two seconds
         config = (await self.ask(self.client.polling.privateGetAccountConfig))[0]
         if config.get("posMode") != "net_mode":
             raise refuse_account(self.venue, f"position mode is {config.get('posMode')}", "Switch it to net mode.")
@@ -186,6 +187,7 @@ class _Account(_Terms):
     async def prepare(self, wired: Wired, leverage: int | None) -> None:
         """Set the leverage that the operator set, on cross margin."""
         if leverage is not None:
+            await self.settings.turn()
             words = {"marginMode": "cross"}
             await self.client.read(self.client.trading.set_leverage, leverage, wired.name, words)
 

@@ -190,7 +190,7 @@ def account_json(world: World, listed: dict[str, Instrument], old: bool = False)
 
 def _account_position(row: dict[str, Any]) -> dict[str, Any]:
     profit = row.pop("unRealizedProfit")
-    return row | {"unrealizedProfit": profit, "isolated": False, "entryPrice": row["entryPrice"]}
+    return row | {"unrealizedProfit": profit, "isolated": False, "maxNotional": "1000000000"}
 
 
 def balance_json(account: dict[str, Any]) -> list[dict[str, Any]]:

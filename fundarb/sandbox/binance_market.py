@@ -66,7 +66,7 @@ def symbol_info(terms: Instrument, trading: bool) -> dict[str, Any]:
     precisions = {"pricePrecision": decimals(tick), "quantityPrecision": decimals(step), "baseAssetPrecision": 8, "quotePrecision": 8}
     margins = {"maintMarginPercent": "2.5000", "requiredMarginPercent": "5.0000", "triggerProtect": "0.0500"}
     more = {"liquidationFee": plain(terms.liquidation_fee_bps / 10_000), "marketTakeBound": plain(BAND), "maxMoveOrderLimit": 10000}
-    kinds = {"underlyingType": "COIN", "underlyingSubType": [], "orderTypes": _ORDER_TYPES, "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"]}
+    kinds = {"underlyingType": "COIN", "underlyingSubType": ["PoW"], "permissionSets": ["GRID", "COPY", "DCA", "PSB"], "orderTypes": _ORDER_TYPES, "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"]}
     status = "TRADING" if trading else "SETTLING"
     return name | times | {"status": status} | assets | precisions | margins | more | kinds | {"filters": filters}
 
@@ -113,7 +113,7 @@ class PublishedBook:
         before, (self.bids, self.asks) = (self.bids, self.asks), self._written(book)
         was, self.update_id = self.update_id, self.update_id + _STRIDE
         stamps = {"e": "depthUpdate", "E": ms(book.ts_init_ns), "T": ms(book.ts_init_ns), "s": self._terms.venue_symbol}
-        ids = {"U": was + 1, "u": self.update_id, "pu": was}
+        ids = {"U": was + 1, "u": self.update_id, "pu": was, "ps": self._terms.venue_symbol, "st": 1}
         return stamps | ids | {"b": _changes(before[0], self.bids), "a": _changes(before[1], self.asks)}
 
     def snapshot(self, limit: int, stale: bool = False) -> dict[str, Any]:
@@ -167,6 +167,7 @@ def mark_message(world: World, terms: Instrument) -> dict[str, Any]:
         "P": now["estimatedSettlePrice"],
         "r": now["lastFundingRate"],
         "T": now["nextFundingTime"],
+        "st": 1,
     }
 
 # %% ../../nbs/75a_sandbox_binance_market.ipynb #funding-rates
@@ -179,6 +180,7 @@ def funding_info(world: World, terms: Instrument) -> dict[str, Any]:
         "adjustedFundingRateFloor": f"-{cap}",
         "fundingIntervalHours": due.interval_h if due else terms.interval_h,
         "disclaimer": False,
+        "updateTime": ms(due.ts_init_ns) if due else 0,
     }
 
 

@@ -16,6 +16,7 @@ from ..core.events import BookUpdated, CandleClosed, Event, MarkPriceUpdated, Or
 from ..core.models import Instrument
 from .binance_base import BinanceBase
 from .binance_market import VENUE, WIDTHS_NS, joint_trade, kline, mark_message, price_text, qty_text, ticker
+from .binance_streams import forced_order
 from .faults import ExpireListenKey, Fault
 from .order_records import Print, bar_print, own_print
 from .wire import Answer, Socket
@@ -26,6 +27,7 @@ from .world import World
 def best_message(change: dict[str, Any], best: dict[str, Any]) -> dict[str, Any]:
     """Write the best bid and ask after a change of the book."""
     stamps = {"e": "bookTicker", "E": change["E"], "T": change["T"], "u": change["u"], "s": best["symbol"]}
+    stamps |= {"ps": best["symbol"], "st": 1}
     return stamps | {"b": best["bidPrice"], "B": best["bidQty"], "a": best["askPrice"], "A": best["askQty"]}
 
 
@@ -38,7 +40,7 @@ _LONG |= {"O": "openTime", "C": "closeTime", "F": "firstId", "L": "lastId", "n":
 def ticker_message(world: World, terms: Instrument, full: bool = False) -> dict[str, Any]:
     """Write the last day, in short or in full."""
     now, kind = ticker(world, terms), "24hrTicker" if full else "24hrMiniTicker"
-    stamps = {"e": kind, "E": ms(world.now_ns), "s": terms.venue_symbol}
+    stamps = {"e": kind, "E": ms(world.now_ns), "s": terms.venue_symbol, "st": 1}
     return stamps | {key: now[name] for key, name in (_LONG if full else _SHORT).items()}
 
 
@@ -59,7 +61,7 @@ def trade_message(terms: Instrument, said: Print) -> dict[str, Any]:
 
 def joint_message(terms: Instrument, said: Print) -> dict[str, Any]:
     """Write one trade as the stream `aggTrade` does."""
-    return {"e": "aggTrade", "E": ms(said.at_ns), "s": terms.venue_symbol} | joint_trade(terms, said)
+    return {"e": "aggTrade", "E": ms(said.at_ns), "s": terms.venue_symbol, "st": 1} | joint_trade(terms, said)
 
 # %% ../../nbs/75i_sandbox_binance_sockets.ipynb #names
 def named_streams(path: str, query: Mapping[str, str]) -> list[str]:
@@ -131,6 +133,9 @@ class BinanceSockets(BinanceListeners):
         else:
             for message in self.user.messages(event):
                 self.push_user(message, self.listen_keys.key)
+                if message["e"] == "ORDER_TRADE_UPDATE" and message["o"]["x"] == "CALCULATED":
+                    names = [f"{message['o']['s'].lower()}@forceOrder", "!forceOrder@arr"]
+                    self.push(names, lambda message=message: forced_order(message["o"], self.now_ms))
             if isinstance(event, OrderFilled):
                 self._push_trade(self.world.instruments[VENUE, event.symbol], own_print(self.desk.records.trades[-1]))
 

@@ -206,6 +206,7 @@ _SPOT = {
     ],
     "universe": [{"name": "PURR/USDC", "tokens": [1, 0], "index": 0, "isCanonical": True}],
 }
+_NO_CASH = {"coin": "USDC", "token": 0, "total": "0.0", "hold": "0.0", "entryNtl": "0.0"}  # all of it is in perpetuals
 _SPOT_CONTEXT = {"prevDayPx": "0.1", "dayNtlVlm": "0.0", "markPx": "0.1", "midPx": None}
 _SPOT_CONTEXT |= {"circulatingSupply": "0.0", "coin": "PURR/USDC", "totalSupply": "0.0", "dayBaseVlm": "0.0"}
 
@@ -214,7 +215,7 @@ INFO: dict[str, tuple[int, Callable[[HyperliquidDesk, Question], Any]]] = {
     "l2Book": (2, _book),
     "allMids": (2, lambda desk, q: mids(desk)),
     "clearinghouseState": (2, _state),
-    "spotClearinghouseState": (2, lambda desk, q: {"balances": []}),
+    "spotClearinghouseState": (2, lambda desk, q: {"balances": [_NO_CASH]}),
     "orderStatus": (2, _order_status),
     "meta": (20, _meta),
     "metaAndAssetCtxs": (20, _contexts),

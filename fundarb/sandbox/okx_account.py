@@ -128,6 +128,10 @@ def funding_bill(number: int, paid: FundingPaid, swap: Swap, balance: Decimal) -
     return row | dict.fromkeys(("execType", "tradeId", "ordId", "clOrdId"), "")
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #state
+_SPOT_OF_POSITION = ("baseBal", "quoteBal", "optVal", "spotInUseAmt", "spotInUseCcy", "quoteBorrowed", "quoteInterest")
+_SPOT_OF_POSITION += ("pendingCloseOrdLiabVal",)  # what only margin trades and options fill
+
+
 def position_row(
     account: Account,
     swap: Swap,
@@ -157,7 +161,7 @@ def position_row(
     row |= {"margin": "", "adl": "1", "bePx": row["avgPx"], "fee": fee_text(fees), "fundingFee": plain(funding), "liqPenalty": "0"}
     row |= {"pnl": "0", "realizedPnl": plain(funding - fees), "interest": "", "tradeId": str(len(account.fills)), "liab": "", "liabCcy": ""}
     row |= {"cTime": str(ms(now_ns)), "uTime": str(ms(now_ns)), "uplLastPx": row["upl"], "uplRatioLastPx": row["uplRatio"]}
-    return row | {"closeOrderAlgo": [], "usdPx": "1", "baseBal": "", "quoteBal": "", "optVal": "", "spotInUseAmt": ""}
+    return row | {"closeOrderAlgo": [], "usdPx": "1"} | dict.fromkeys(_SPOT_OF_POSITION, "")
 
 
 def balance_row(account: Account, quote: str, now_ns: int, stands: Margin) -> dict[str, Any]:
@@ -169,6 +173,11 @@ def balance_row(account: Account, quote: str, now_ns: int, stands: Margin) -> di
     coin |= {"availEq": free, "availBal": free, "frozenBal": imr, "ordFrozen": "0", "upl": upl, "isoEq": "0", "isoUpl": "0"}
     coin |= {"imr": imr, "mmr": mmr, "notionalLever": "0", "stgyEq": "0", "twap": "0", "spotInUseAmt": "", "mgnRatio": ""}
     coin |= dict.fromkeys(("crossLiab", "liab", "uplLiab", "isoLiab", "interest", "maxLoan", "borrowFroz"), "")
+    coin |= dict.fromkeys(("accAvgPx", "clSpotInUseAmt", "maxSpotInUseAmt", "openAvgPx", "spotBal", "spotIsoBal"), "")
+    coin |= dict.fromkeys(("spotUpl", "spotUplRatio", "totalPnl", "totalPnlRatio"), "")
+    coin |= dict.fromkeys(("fixedBal", "rewardBal", "smtSyncEq", "spotCopyTradingEq", "colBorrAutoConversion"), "0")
+    coin |= {"coinUsdPrice": "1", "collateralEnabled": False, "collateralRestrict": False}
     whole = {"totalEq": equity, "adjEq": equity, "availEq": free, "imr": imr, "mmr": mmr, "upl": upl, "uTime": at}
     whole |= {"isoEq": "0", "ordFroz": "0", "notionalUsd": "0", "borrowFroz": "", "mgnRatio": ""}
+    whole |= dict.fromkeys(("notionalUsdForBorrow", "notionalUsdForFutures", "notionalUsdForOption", "notionalUsdForSwap"), "")
     return whole | {"details": [coin]}

@@ -94,7 +94,7 @@ def _fees(server: OkxBase, asked: Asked) -> list[Any]:
     row = {"category": "1", "delivery": "", "exercise": "", "instType": "SWAP", "level": "Lv1", "ruleType": "normal"}
     row |= {"maker": maker, "taker": taker, "makerU": maker, "takerU": taker, "makerUSDC": maker, "takerUSDC": taker}
     group = [{"groupId": "1", "maker": maker, "taker": taker}]
-    return [row | {"feeGroup": group, "fiat": [], "settle": "", "ts": str(server.now_ms)}]
+    return [row | {"feeGroup": group, "fiat": [], "settle": "", "uly": "", "ts": str(server.now_ms)}]
 
 # %% ../../nbs/76f_sandbox_okx_account_requests.ipynb #past
 def _instant_orders(server: OkxBase, asked: Asked) -> list[Any]:

@@ -66,7 +66,7 @@ def instrument_row(swap: Swap, state: str = "live") -> dict[str, Any]:
     row |= {"ruleType": "normal", "auctionEndTime": "", "openType": "", "maxLmtAmt": "20000000", "maxMktAmt": ""}
     most = ("maxLmtSz", "maxTwapSz", "maxIcebergSz", "maxTriggerSz")
     row |= dict.fromkeys(most, "100000000") | dict.fromkeys(("maxMktSz", "maxStopSz"), "1000000")
-    return row | {"tradeQuoteCcyList": [], "futureSettlement": False, "upcChg": [], "posLmtAmt": "", "posLmtPct": ""}
+    return row | {"tradeQuoteCcyList": [], "futureSettlement": False, "upcChg": [], "posLmtAmt": "", "posLmtPct": "", "maxPlatOILmt": "", "preMktSwTime": ""}
 
 # %% ../../nbs/76a_sandbox_okx_market.ipynb #books
 Side = dict[Decimal, Decimal]  # price: contracts
