@@ -103,7 +103,7 @@ def data_check(
 ) -> None:
     """Print what the lake covers per venue and coin, with its holes."""
     from fundarb.data_providers.history import open_source
-    from fundarb.data_providers.lake import coverage_text
+    from fundarb.data_providers.lake_coverage import coverage_text
 
     place = lake or start(settings_file).paths.lake
     if not place.exists():

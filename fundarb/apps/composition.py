@@ -106,7 +106,9 @@ def build_core(
     execution = ExecutionSettings(**spec.execution)
     market = MarketState(pairs, limits.max_book_age_s)
     ledger = LedgerService(pairs, spec.deposits_usd)
-    desk = OrderDesk(spec.session_id, market, OrderCheck(limits, pairs, market, levels))
+    gate = RiskGate(limits, pairs, market, levels)
+    check = OrderCheck(limits, pairs, market, levels, gate.hedge_breach)
+    desk = OrderDesk(spec.session_id, market, check)
     executing = ExecutionService(pairs, desk, execution)
     quality = ExecutionQuality(pairs, execution.delta_tolerance_usd)
     services = [
@@ -114,7 +116,7 @@ def build_core(
         ledger,
         SignalService(strategy or make_strategy(spec, pairs), pairs, market),
         LimitKeeper(limits),
-        RiskGate(limits, pairs, market, levels),
+        gate,
         PositionSizer(limits, pairs, market),
         executing,
         quality,

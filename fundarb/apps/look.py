@@ -77,13 +77,24 @@ async def examine_all(way: Way) -> list[VenueFacts]:
     return list(await asyncio.gather(*(_examine(way, venue, adapter) for venue, adapter in adapters.items())))
 
 
-async def _examine(way: Way, venue: str, adapter: object) -> VenueFacts:
-    refused = ""
+async def _open(adapter: object) -> str:  # why a session could not begin; "": it could
+    """Open an adapter; if its venue refuses, keep a client that the questions can go through."""
     try:
+        await adapter.open()
+    except ExchangeError as error:
+        if adapter.client.polling is None or not adapter.client.polling.markets:
+            return str(error)
         try:
-            await adapter.open()
-        except ExchangeError as error:
-            refused = str(error)
+            await adapter.client.open()  # the adapter has closed what it had
+        except ExchangeError as again:
+            return f"{error}, then {again}"
+        return str(error)
+    return ""
+
+
+async def _examine(way: Way, venue: str, adapter: object) -> VenueFacts:
+    try:
+        refused = await _open(adapter)
         api = adapter.client.polling
         if api is None or not api.markets:
             return VenueFacts(venue=venue, keys=way.keys[venue] is not None, unanswered={"time": refused[:120]})

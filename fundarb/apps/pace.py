@@ -14,8 +14,8 @@ import aiohttp
 from ..core.errors import ExchangeError
 
 # %% ../../nbs/82f_apps_pace.ipynb #pace
-TURNS = 3  # of the event loop, in which nothing new comes up
-LOOK_S = 0.001
+TURNS = 10  # of the event loop, in which nothing new comes up: a task that was woken needs a few
+LOOK_S = 0.0005
 
 
 class Pace:
@@ -44,19 +44,20 @@ class Pace:
     def keep_up(
         self,
         done: Callable[[], bool],  # nothing that was read waits to be decided, nothing sent waits for its answer
-        busy: Callable[[], bool],  # an order or an uneven pair is open
+        until: Callable[[], int | None],  # market time up to which we need not be asked; None: nothing is open
     ) -> None:
         """Answer from now on, and first what was asked already."""
         if self._socket is not None:
-            self._task = asyncio.ensure_future(self._answer(done, busy))
+            self._task = asyncio.ensure_future(self._answer(done, until))
 
-    async def _answer(self, done: Callable[[], bool], busy: Callable[[], bool]) -> None:
+    async def _answer(self, done: Callable[[], bool], until: Callable[[], int | None]) -> None:
         async for message in self._socket:
             turns = 0
             while turns < TURNS:
                 await asyncio.sleep(0 if done() else LOOK_S)
                 turns = turns + 1 if done() else 0
-            await self._socket.send_str(f"{message.data}{'+' if busy() else ''}")
+            until_ns = until()
+            await self._socket.send_str(message.data if until_ns is None else f"{message.data} {until_ns}")
 
     def stop(self) -> None:
         """Answer no more."""

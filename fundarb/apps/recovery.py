@@ -19,10 +19,10 @@ from .composition import Core, RunSpec, build_core
 from .session import SPEC_FILE, read_spec
 from .session_log import continue_log, database_of
 from ..config.settings import StorageSettings
-from ..core.engine import Engine, Entry, Service, is_input
+from ..core.engine import Engine, Entry, Journal, Service, is_input
 from ..core.errors import DataError, Halted
-from ..core.events import OrderAccepted, OrderCanceled, OrderFilled, OrderNotFound, OrderRejected
-from ..core.events import OrderUnknown, QueryOrder, SubmitOrder
+from ..core.events import Event, Message, OrderAccepted, OrderCanceled, OrderFilled, OrderNotFound
+from ..core.events import OrderRejected, OrderUnknown, QueryOrder, SubmitOrder
 from ..storage.audit_check import Flaw, check_log
 from ..storage.audit_log import AuditLog, find_session, read_log
 
@@ -36,6 +36,11 @@ class OpenOrder(NamedTuple):
     may_have_left: bool = True  # False: the process died before the command was free to leave
 
 
+_OF_ORDERS = frozenset(
+    (SubmitOrder, OrderAccepted, OrderFilled, OrderCanceled, OrderRejected, OrderUnknown, OrderNotFound)
+)
+
+
 class OpenOrders:
     """Keep account of which orders of a session are without a last word."""
 
@@ -44,11 +49,13 @@ class OpenOrders:
         self._left_base: dict[str, Decimal] = {}
         self._trades: dict[str, set[str]] = {}
 
-    def hear(self, entry: Entry) -> None:
-        """Take the next entry of the session."""
-        match entry.message:
+    def hear(self, seq: int, message: Message) -> None:
+        """Take the next message of the session."""
+        if type(message) not in _OF_ORDERS:  # nearly always
+            return
+        match message:
             case SubmitOrder() as order:
-                self._open[order.client_order_id] = OpenOrder(entry.seq, order)
+                self._open[order.client_order_id] = OpenOrder(seq, order)
                 self._left_base[order.client_order_id] = order.qty_base
                 self._trades[order.client_order_id] = set()
             case OrderCanceled() | OrderRejected() as report:
@@ -81,12 +88,11 @@ class OpenOrders:
         )
 
 # %% ../../nbs/82b_apps_recovery.ipynb #rehearsal
-class _Rehearsal:
+class _Rehearsal(Journal):
     """Compare what is said again with what was recorded, and keep what the record lacks."""
 
     def __init__(self, recorded: Iterator[Entry]) -> None:
         self._recorded = recorded
-        self._first: Entry | None = None
         self.orders = OpenOrders()
         self.lacking: list[Entry] = []
         self.turn_seq = 0  # where the turn at hand begins
@@ -98,16 +104,19 @@ class _Rehearsal:
         for first in self._recorded:
             if not is_input(first):
                 raise Halted(_differs(first, None))
-            self._first, self.turn_seq, self.last_ns = first, first.seq, first.message.ts_init_ns
+            self.turn_seq, self.last_ns = first.seq, first.message.ts_init_ns
             engine.turn(first.message)
 
+    def append_input(self, seq: int, event: Event) -> None:
+        self.orders.hear(seq, event)  # it came from the record, and so it is what was recorded
+
     def append(self, entry: Entry) -> None:
-        was, self._first = self._first or next(self._recorded, None), None
+        was = next(self._recorded, None)
         if was is None:
             self.lacking.append(entry)
         elif was != entry:
             raise Halted(_differs(was, entry))
-        self.orders.hear(entry)
+        self.orders.hear(entry.seq, entry.message)
 
     def flush(self) -> None:
         pass  # it is durable, or will be

@@ -61,11 +61,15 @@ class Journal(Protocol):
     def append(self, entry: Entry) -> None:
         """Put an entry after all others. It need not be durable yet."""
 
+    def append_input(self, seq: int, event: Event) -> None:
+        """Put an input after all others, under its number."""
+        self.append(Entry(seq=seq, cause_seq=None, source="input", message=event))
+
     def flush(self) -> None:
         """Return when every appended entry is durable; raise when that cannot be promised."""
 
 
-class MemoryJournal:
+class MemoryJournal(Journal):
     """Keep entries in a list, for backtests, replays and tests: they end with the process."""
 
     def __init__(self) -> None:
@@ -97,7 +101,7 @@ class Engine:
         last_seq: int = 0,  # of a session that goes on: the services have heard all of it
     ) -> None:
         self._table = dispatch_table(services)
-        self._journal, self._append = journal, journal.append
+        self._journal, self._append, self._append_input = journal, journal.append, journal.append_input
         self._last_seq = last_seq
         self._turn_open = False
         self._unheard: deque[tuple[int, Event]] = deque()  # these three are empty between turns
@@ -116,7 +120,7 @@ class Engine:
             raise InputError(f"{event!r:.80} is no event of core.events: refused, not journaled")
         self._turn_open = True
         self._last_seq = seq = self._last_seq + 1
-        self._append(Entry(seq=seq, cause_seq=None, source="input", message=event))
+        self._append_input(seq, event)
         for source, handle in heard_by:
             if messages := handle(event):
                 self._say(messages, seq, source)

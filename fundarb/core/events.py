@@ -160,6 +160,7 @@ class TargetPosition(Event, frozen=True, kw_only=True):
     short_venue: str
     notional_usd: Decimal  # on each leg (>= 0); 0: close
     reason: str
+    plan: str = ""  # how it is to be traded; "": as the settings say
 
 # %% ../../nbs/04_core_events.ipynb #verdicts
 class TargetApproved(Event, frozen=True, kw_only=True):
@@ -171,6 +172,7 @@ class TargetApproved(Event, frozen=True, kw_only=True):
     notional_usd: Decimal
     reason: str
     urgent: bool = False  # a rule or an operator closes: waits for nothing, widens its collar
+    plan: str = ""  # as the target's
 
 
 class RiskLimitBreached(Event, frozen=True, kw_only=True):
@@ -194,6 +196,7 @@ class PairIntent(Event, frozen=True, kw_only=True):
     opening: bool  # False: reduces what is held, and may never exceed it
     reason: str
     urgent: bool = False  # as the target that it serves
+    plan: str = ""  # likewise
 
 # %% ../../nbs/04_core_events.ipynb #execution
 class OrderPlaced(Event, frozen=True, kw_only=True):

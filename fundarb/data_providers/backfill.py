@@ -18,8 +18,8 @@ from ..core.errors import DataError
 from ..core.events import CandleClosed, FundingRealised
 from ..core.models import Instrument
 from ..core.numbers import SECOND_NS
-from .lake import BARS_S, MANIFEST, Lake, Listing, SeriesKey, commit, lake_lock
-from .lake import merge, time_column, times_ns
+from .lake import MANIFEST, Lake, Listing, commit, lake_lock
+from .lake_series import BARS_S, SeriesKey, merge, time_column, times_ns
 from .reference import TERMS
 
 # %% ../../nbs/57a_data_providers_backfill.ipynb #remembers

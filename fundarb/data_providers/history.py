@@ -26,7 +26,9 @@ from ..core.funding import FundingKind, FundingRate
 from ..core.models import Instrument
 from ..core.numbers import HOUR_NS, SECOND_NS, exact, utc_text
 from .import_report import ImportReport
-from .lake import MANIFEST, Lake, SeriesCoverage, SeriesKey, times_ns
+from .lake import MANIFEST, Lake
+from .lake_coverage import SeriesCoverage
+from .lake_series import SeriesKey, times_ns
 from .lake_import import check_source, import_folder
 from .order_book import book_from_price
 from .reference import InstrumentName, StatedTerms, instrument_from_terms

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from .lake import SeriesCoverage, SeriesKey, coverage_text
+from .lake_coverage import SeriesCoverage, coverage_text
+from .lake_series import SeriesKey
 from .source_checks import Checked, Refusal
 
 # %% ../../nbs/24a_data_providers_import_report.ipynb #report

@@ -20,8 +20,9 @@ import pandas as pd
 from ..core.errors import DataError
 from ..core.numbers import SECOND_NS, utc_text
 from .import_report import Accepted, ImportReport
-from .lake import BARS_S, MANIFEST, Lake, Listing, SeriesKey, commit
-from .lake import coverage_of, lake_lock, merge, time_column, times_ns
+from .lake import MANIFEST, Lake, Listing, commit, lake_lock
+from .lake_coverage import coverage_of
+from .lake_series import BARS_S, SeriesKey, merge, time_column, times_ns
 from .reference import InstrumentName, Names, read_symbols, read_terms
 from .source_checks import EXAMPLES, Checked, Refusal, Rules
 from .source_checks import check_candles, check_funding

@@ -17,7 +17,7 @@ import pandas as pd
 from ..core.errors import DataError
 from ..core.funding import HOURS_PER_YEAR, MAX_JITTER_NS
 from ..core.numbers import HOUR_NS, utc_ns, utc_text
-from .lake import BARS_S, SAFE_NAME
+from .lake_series import BARS_S, SAFE_NAME
 from .source_files import SourceFile, numbers, read_raw, times_us
 
 # %% ../../nbs/23b_data_providers_source_checks.ipynb #refusal

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ..core.errors import DataError
 from ..core.numbers import utc_ns
-from .lake import BARS_S
+from .lake_series import BARS_S
 
 # %% ../../nbs/23a_data_providers_source_files.ipynb #source-file
 _NAMES = [

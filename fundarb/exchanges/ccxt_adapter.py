@@ -106,6 +106,13 @@ class _Parts(VenueHooks):
         """Map each coin to its terms."""
         return {coin: wired.instrument for coin, wired in self.wired.items()}
 
+    @property
+    def in_air(self) -> int:
+        """Count the requests that wait for their answer."""
+        client = self.client
+        asking = (client.polling, client.trading, client.streams, client.private)
+        return sum(instance.in_air for instance in asking if instance is not None)
+
     async def candles(self, symbol: str, since_ns: int, bar: str = "1h") -> list[CandleClosed]:
         """Read bars that have ended, since an instant, oldest first."""
         return await read_candles(self, symbol, since_ns, bar)

@@ -76,28 +76,35 @@ class PublicStreams:
         """Tell market time, given a venue's stamp."""
         return max(self.clock(), stamp_ns) if self.client.connection.sandboxed else self.clock()
 
-    def told(self, stream: str, wired: Wired) -> bool:
-        """Note that a stream spoke of a coin; tell whether anybody wants to hear it."""
+    def told(self, stream: str, wired: Wired, stamp_ns: int) -> bool:
+        """Note that a stream spoke of a coin, and what time it is; tell whether anybody wants to hear it."""
         self._heard[stream, wired.symbol] = monotonic()
+        if self._owed_ns or self._recheck_ns:
+            self._remind(self.now_ns(stamp_ns))
         return wired.symbol in self.wanted[stream]
+
+    def _remind(self, now_ns: int) -> None:
+        """Have what is due asked for at once, and not at the next look at the clock."""
+        if (self._owed_ns and now_ns >= self._ask_ns) or (self._recheck_ns and now_ns >= min(self._recheck_ns)):
+            self._due.set()
 
     def tell_book(self, wired: Wired, book: Any, stamp_ns: int) -> None:
         """Emit a book as ccxt keeps it."""
-        if self.told("book", wired):
+        if self.told("book", wired, stamp_ns):
             sides = {side: wired.levels(book[side], self.depth) for side in ("bids", "asks")}
             where = {"venue": self.venue, "symbol": wired.symbol}
             self.emit(BookUpdated(ts_init_ns=self.now_ns(stamp_ns), **where, **sides))
 
     def tell_mark(self, wired: Wired, mark: Any, oracle: Any, stamp_ns: int) -> None:
         """Emit the prices that value positions, as the venue wrote them."""
-        if self.told("mark", wired) and mark:
+        if self.told("mark", wired, stamp_ns) and mark:
             prices = {"mark_price": float(wired.price(mark)), "oracle_price": float(wired.price(oracle or mark))}
             where = {"venue": self.venue, "symbol": wired.symbol}
             self.emit(MarkPriceUpdated(ts_init_ns=self.now_ns(stamp_ns), **where, **prices))
 
     def tell_estimate(self, wired: Wired, rate: Decimal, interval_h: int, next_ns: int, stamp_ns: int) -> None:
         """Emit the estimate for the next settlement, and its schedule where that is news."""
-        if not self.told("funding", wired):
+        if not self.told("funding", wired, stamp_ns):
             return
         where = {"venue": self.venue, "symbol": wired.symbol, "interval_h": interval_h}
         now_ns, settlement_ns = self.now_ns(stamp_ns), snap_settlement_ns(next_ns)
@@ -115,8 +122,7 @@ class PublicStreams:
             **where, kind=FundingKind.PREDICTED, rate=rate, settlement_time_ns=settlement_ns, ts_init_ns=now_ns
         )
         self.emit(FundingPredicted(ts_init_ns=now_ns, funding=funding))
-        if (self._owed_ns and now_ns >= self._ask_ns) or (self._recheck_ns and now_ns >= min(self._recheck_ns)):
-            self._due.set()
+        self._remind(now_ns)
 
     def settlement(self, wired: Wired, rate: Decimal, interval_h: int, at_ns: int, price: Any = None) -> FundingRealised:
         """Make an event of a settled rate, known at its settlement."""

@@ -18,10 +18,19 @@ from .ccxt_client import reason_of
 
 # %% ../../nbs/52c_exchanges_wire_streams.ipynb #tapped
 class Tapped:
-    """Mixin before a class of ccxt.pro: pass on every frame that arrives and every socket that opens."""
+    """Mixin before a class of ccxt.pro: pass on every frame that arrives and every socket that opens, and count requests."""
 
     on_frame: Callable[[Any], None] | None = None
     on_socket: Callable[[str], None] | None = None
+    in_air = 0  # requests that wait for their answer
+
+    async def fetch(self, *args: Any, **named: Any) -> Any:
+        """Let ccxt ask, and count it for as long as it waits."""
+        self.in_air += 1
+        try:
+            return await super().fetch(*args, **named)  # type: ignore[misc]
+        finally:
+            self.in_air -= 1
 
     def handle_message(self, client: Any, message: Any) -> None:
         """Let ccxt handle a frame, then show it to who listens."""

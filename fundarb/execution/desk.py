@@ -6,7 +6,7 @@
 __all__ = ['OrderCheck', 'collar_price', 'PairTrade', 'new_trade', 'first_steps', 'OrderDesk']
 
 # %% ../../nbs/42_execution_desk.ipynb #imports
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 import msgspec
@@ -45,12 +45,27 @@ class PairTrade(msgspec.Struct, kw_only=True):
     completing: bool = False  # an uneven pair may still be completed; else only unwound
     repairs: int = 0  # attempts to mend since the pair became uneven, or since a new book
     deadline_ns: int = 0  # of the repair: after it, only unwinding
+    ladders: int = 0  # of attempts that were used up in this repair
+    retry_ns: int = 0  # before it, no new ladder is begun
     mending: str = ""  # how the repair in work is done
     exits: int = 0  # urgent exits in a row that left something open
+    elsewhere: Mapping[str, Instrument] = {}  # the same coin at other venues, by venue
+    strays: int = 0  # hedges asked of a third venue since nothing was held
 
     @property
     def held(self) -> Held:
+        """What the legs are, taken apart."""
         return held_of(self.pair, self.legs)
+
+    @property
+    def strayed(self) -> bool:
+        """Whether a part of what is held stands at a third venue."""
+        away = any(self.legs.get(venue) for venue in self.elsewhere)
+        return away and bool(self.held.matched_base)
+
+    def leg(self, venue: str) -> Instrument:
+        """Pick the coin at any venue where this pair may have a leg."""
+        return self.elsewhere.get(venue) or self.pair.leg(venue)
 
     def begin(self, intent: PairIntent, mids: dict[str, Decimal]) -> None:
         """Start on an intent with a clean sheet; what is held stays."""
@@ -74,13 +89,12 @@ def first_steps(
             Step(intent.long_venue, intent.qty_base, False),
             Step(intent.short_venue, -intent.qty_base, False),
         ]
-    everything = trade.held.matched_base < intent.qty_base + trade.pair.lot_base
-    if everything:
-        sizes = [-trade.legs[venue] for venue in (intent.long_venue, intent.short_venue)]
-    else:
-        sizes = [-intent.qty_base, intent.qty_base]
     venues = (intent.long_venue, intent.short_venue)
-    return [Step(venue, size, True) for venue, size in zip(venues, sizes, strict=True) if size]
+    if trade.strayed or trade.held.matched_base < intent.qty_base + trade.pair.lot_base:
+        home = [*(v for v in venues if v not in trade.elsewhere), *trade.legs]
+        home = [v for v in dict.fromkeys(home) if v not in trade.elsewhere or not trade.strayed]
+        return [Step(v, -trade.legs[v], True) for v in home if trade.legs[v]]
+    return [Step(venues[0], -intent.qty_base, True), Step(venues[1], intent.qty_base, True)]
 
 # %% ../../nbs/42_execution_desk.ipynb #order-desk
 OrderCheck = Callable[[OrderPlaced], RiskLimitBreached | None]
@@ -107,7 +121,7 @@ class OrderDesk:
         now_ns: int,
     ) -> OrderPlaced | RiskLimitBreached | None:  # None: no book to price it by
         """Write one order, or say which limit forbids it."""
-        instrument, buying = trade.pair.leg(step.venue), step.qty_base > 0
+        instrument, buying = trade.leg(step.venue), step.qty_base > 0
         mid = self.market.mid(step.venue, instrument.symbol)
         if mid is None:
             return None
@@ -115,7 +129,8 @@ class OrderDesk:
             price = self._passive_price(instrument, buying)
         else:
             price = collar_price(instrument, exact(mid), collar_bps, buying)
-        placed = self._placed(trade, step, price, now_ns, post_only=collar_bps is None)
+        decided = trade.mids.get(step.venue) or to_cash(exact(mid))  # a third venue was none of it
+        placed = self._placed(trade, step, price, decided, now_ns, collar_bps is None)
         return self._check(placed) or placed
 
     def _passive_price(self, instrument: Instrument, buying: bool) -> Decimal:
@@ -124,7 +139,13 @@ class OrderDesk:
         return collar_price(instrument, best, Decimal(0), buying)
 
     def _placed(
-        self, trade: PairTrade, step: Step, price: Decimal, now_ns: int, post_only: bool
+        self,
+        trade: PairTrade,
+        step: Step,
+        price: Decimal,
+        decided: Decimal,
+        now_ns: int,
+        post_only: bool,
     ) -> OrderPlaced:
         attempt, intent_no = trade.attempts.get(step.venue, 0) + 1, trade.intent.intent_no
         return OrderPlaced(
@@ -137,6 +158,6 @@ class OrderDesk:
             qty_base=step.qty_base,
             limit_price=price,
             reduce_only=step.reduce_only,
-            decision_mid=trade.mids[step.venue],
+            decision_mid=decided,
             post_only=post_only,
         )

@@ -15,7 +15,7 @@ from ..config.settings import ExecutionSettings
 from ..core.events import Message, OrderPlaced, PairStateChanged, PairTraded
 from ..core.events import RiskLimitBreached
 from ..core.kill_levels import CLOSING, KillLevels
-from ..core.models import Pair
+from ..core.models import Instrument, Pair
 from ..core.numbers import SECOND_NS
 from ..data_providers.charge_windows import window_over_ns
 from .desk import OrderDesk, first_steps
@@ -72,23 +72,33 @@ def finished(trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
         if trade.state is not PairState.OPEN:
             yield moved(trade, PairState.OPEN, now_ns, trade.intent.reason)
         return
-    trade.exits = 0
+    trade.exits = trade.strays = 0
+    own = (trade.pair.a.venue, trade.pair.b.venue)
+    trade.legs = {venue: base for venue, base in trade.legs.items() if base or venue in own}
     if trade.state is PairState.REPAIRING and trade.completing:
         yield moved(trade, PairState.FAILED, now_ns, "the entry could not be completed")
     if trade.state is not PairState.IDLE:
         yield moved(trade, PairState.IDLE, now_ns, "nothing is held")
 
 # %% ../../nbs/42e_execution_flow.ipynb #order-flow
+def _elsewhere(pair: Pair, pairs: Sequence[Pair]) -> dict[str, Instrument]:
+    """Find a pair's coin at the venues of other pairs."""
+    legs = (leg for other in pairs for leg in (other.a, other.b))
+    own = (pair.a.venue, pair.b.venue)
+    return {g.venue: g for g in legs if g.symbol == pair.a.symbol and g.venue not in own}
+
+
 class OrderFlow:
     """Send a pair's orders, and settle its legs when none is working."""
 
     def __init__(
         self, pairs: Sequence[Pair], desk: OrderDesk, settings: ExecutionSettings
     ) -> None:
-        self._trades = {pair.pair_id: new_work(pair) for pair in pairs}
+        self._trades = {p.pair_id: new_work(p, _elsewhere(p, pairs)) for p in pairs}
         self._desk, self._settings = desk, settings
         self._repairer = Repairer(desk, settings)
         self._watch = AskingWatch(settings.unknown_guard_s)
+        self._hedge_ns = int(settings.hedge_timeout_s * SECOND_NS)
         self._levels = KillLevels()
         self._trade_of: dict[str, WorkedTrade] = {}  # by client order id
         self._waiting: dict[tuple[str, str], list[WorkedTrade]] = {}  # for a book
@@ -96,6 +106,7 @@ class OrderFlow:
 
     def _send(self, trade: WorkedTrade, placed: OrderPlaced) -> Iterator[Message]:
         order_id = placed.client_order_id
+        trade.legs.setdefault(placed.venue, Decimal(0))
         trade.attempts[placed.venue] = trade.attempts.get(placed.venue, 0) + 1
         trade.working.add(order_id)
         self._trade_of[order_id] = trade
@@ -109,14 +120,14 @@ class OrderFlow:
         """Tell whether an intent must not go on: an entry at any level, an exit when frozen."""
         if not self._levels:
             return False
-        scopes = (trade.pair.pair_id, trade.pair.a.venue, trade.pair.b.venue)
+        scopes = (trade.pair.pair_id, *trade.legs)
         stop = self._levels.of(*scopes)
         return stop is not None and (trade.intent.opening or self._levels.frozen(*scopes))
 
     def _closing(self, trade: WorkedTrade) -> bool:
         if not self._levels:
             return False
-        stop = self._levels.of(trade.pair.pair_id, trade.pair.a.venue, trade.pair.b.venue)
+        stop = self._levels.of(trade.pair.pair_id, *trade.legs)
         return stop is not None and stop.level in CLOSING
 
     def _settle(self, trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
@@ -128,14 +139,21 @@ class OrderFlow:
         trade.left_base = Decimal(0)  # what came out uneven is mended, and not gone on with
         if trade.state is not PairState.REPAIRING:
             trade.deadline_ns = now_ns + int(self._settings.repair_deadline_s * SECOND_NS)
+            trade.ladders = 0
             yield moved(trade, PairState.REPAIRING, now_ns, "the legs differ")
+        if mend.refused is not None:
+            yield mend.refused
         if isinstance(mend.order, OrderPlaced):
             if mend.chosen is not None:
                 yield mend.chosen
             trade.repairs += 1
             yield from self._send(trade, mend.order)
             return
+        trade.retry_ns = now_ns + self._hedge_ns * 2 ** min(trade.ladders, _MOST_DOUBLINGS)
+        trade.ladders += 1
         self._waiting.setdefault((mend.venue, trade.pair.a.symbol), []).append(trade)
+        if now_ns < trade.deadline_ns:
+            self._timed[trade.pair.pair_id] = trade
         if mend.order is not None:
             yield mend.order  # a limit forbids it: said, and tried again with the next book
 
@@ -149,6 +167,9 @@ class OrderFlow:
         if not trade.schedule.pause_ns:
             yield from self._next_clip(trade, now_ns)
 
+
+_MOST_DOUBLINGS = 3  # of the pause between two ladders
+
 # %% ../../nbs/42e_execution_flow.ipynb #clips
 class ClipFlow(OrderFlow):
     """Carry out an intent clip by clip."""
@@ -156,8 +177,8 @@ class ClipFlow(OrderFlow):
     def _open_window(self, trade: WorkedTrade, now_ns: int, early_s: int = 0) -> int | None:
         """Find until when a charge window keeps a pair from trading."""
         ends = [
-            window_over_ns(self._desk.market, leg, now_ns, early_s)
-            for leg in (trade.pair.a, trade.pair.b)
+            window_over_ns(self._desk.market, trade.leg(venue), now_ns, early_s)
+            for venue in trade.legs
         ]
         return max((end for end in ends if end is not None), default=None)
 
@@ -261,7 +282,7 @@ class MakerFlow(ClipFlow):
         """Go on after a resting order has had its last word, and every hedge too."""
         resting = trade.resting
         again = rest_base and not resting.stopped and resting.tries < self._settings.maker_prices
-        if again and not self._repairer.ways(trade):
+        if again and not self._repairer.ways(trade, now_ns):
             step = resting.step._replace(qty_base=rest_base)
             order = self._desk.write(trade, step, None, now_ns)
             if isinstance(order, OrderPlaced):

@@ -117,13 +117,14 @@ def choose(
     price: Decimal,  # quote per base
     books: Books,
     settings: ExecutionSettings,
-) -> tuple[Schedule, PlanChosen | None]:  # None: the settings left no choice
-    """Take the plan that the settings name, or with "auto" the cheapest; ties to the simpler."""
-    if settings.plan == "taker":
+) -> tuple[Schedule, PlanChosen | None]:  # None: there was no choice
+    """Take the plan that the strategy or else the settings name, or with "auto" the cheapest."""
+    plan = intent.plan or settings.plan
+    if plan == "taker":
         return Schedule(plan="taker", clip_base=intent.qty_base), None
     laid_out = schedules(pair, intent, price, books, settings)
-    wanted = [s for s in laid_out if settings.plan in ("auto", s[0].plan)]
-    schedule, cost_bps = min(wanted, key=lambda s: s[1])
+    wanted = [s for s in laid_out if plan in ("auto", s[0].plan)]
+    schedule, cost_bps = min(wanted, key=lambda s: s[1])  # ties to the simpler
     others: dict[str, float] = {}
     for other, bps in laid_out:
         if other.plan != schedule.plan:

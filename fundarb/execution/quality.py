@@ -18,7 +18,7 @@ class NakedWatch:
     """One pair's naked notional: the most there was, and the longest it lasted."""
 
     def __init__(self, pair: Pair, tolerance_usd: Decimal) -> None:
-        self.legs = {pair.a.venue: Decimal(0), pair.b.venue: Decimal(0)}
+        self.legs = {pair.a.venue: Decimal(0), pair.b.venue: Decimal(0)}  # and where a hedge is
         self.max_usd = Decimal(0)
         self.since_ns: int | None = None  # naked since then; None: not naked
         self._tolerance_usd = tolerance_usd
@@ -26,7 +26,7 @@ class NakedWatch:
 
     def fill(self, venue: str, qty_base: Decimal, price: Decimal, at_ns: int) -> None:
         """Take a fill of one leg, at the venue's time."""
-        self.legs[venue] += qty_base
+        self.legs[venue] = self.legs.get(venue, Decimal(0)) + qty_base
         naked_usd = abs(sum(self.legs.values())) * price
         if naked_usd > self._tolerance_usd:
             self.max_usd = max(self.max_usd, naked_usd)

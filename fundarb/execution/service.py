@@ -8,7 +8,9 @@ __all__ = ['ReportFlow', 'ForeignFlow', 'ExecutionService']
 # %% ../../nbs/43_execution_service.ipynb #imports
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from typing import get_args
 
+from ..config.settings import PlanName
 from ..core.events import AlertRaised, BookUpdated, Event, KillSwitchReset, KillSwitchSet
 from ..core.events import Message, OrderAccepted, OrderCanceled, OrderFilled, OrderNotFound
 from ..core.events import OrderNotPlaced, OrderPlaced, OrderRejected, OrderUnknown
@@ -49,6 +51,9 @@ class ReportFlow(MakerFlow):
                 trade.meter.turn(trade.naked_usd, now_ns)
         if not order.working:
             trade.working.discard(report.client_order_id)
+        if order is not was and trade.naked_usd > self._settings.delta_tolerance_usd:
+            for order_id in trade.working:  # a leg waits for its counterpart
+                self._watch.questions.hurry(order_id, now_ns + self._hedge_ns)
         if trade.resting is not None:
             yield from self._tend(trade, now_ns)
         elif order != was and not trade.working:
@@ -67,9 +72,12 @@ class ReportFlow(MakerFlow):
         return self._tick(event.ts_init_ns)
 
     def _resume(self, book: tuple[str, str], now_ns: int) -> Iterator[Message]:
-        for trade in self._waiting.pop(book, ()):
-            trade.repairs = 0
-            if not trade.working:
+        waiting = self._waiting.pop(book, ())
+        if later := [trade for trade in waiting if now_ns < trade.retry_ns]:
+            self._waiting[book] = later
+        for trade in waiting:
+            if trade.state is PairState.REPAIRING and not trade.working and now_ns >= trade.retry_ns:
+                trade.repairs = 0
                 yield from self._settle(trade, now_ns)
         yield from self._tick(now_ns)
 
@@ -79,8 +87,18 @@ class ReportFlow(MakerFlow):
         for trade in list(self._timed.values()):
             if trade.resting is not None:
                 yield from self._tend(trade, now_ns)
+            elif trade.state is PairState.REPAIRING:
+                yield from self._overdue(trade, now_ns)
             elif not trade.working and trade.left_base and now_ns >= trade.clip_ns:
                 yield from self._continue(trade, now_ns)
+
+    def _overdue(self, trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
+        """Look again at an uneven pair whose time is up, though the book that it waits for is silent."""
+        if now_ns >= trade.deadline_ns:
+            self._timed.pop(trade.pair.pair_id, None)
+            if not trade.working:
+                trade.repairs = 0
+                yield from self._settle(trade, now_ns)
 
     def _continue(self, trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
         if self._stopped(trade):
@@ -125,6 +143,15 @@ class ForeignFlow(ReportFlow):
         return AlertRaised(ts_init_ns=fill.ts_init_ns, **where, text=f"{what}: {then}")
 
 # %% ../../nbs/43_execution_service.ipynb #service
+def _unfit(intent: PairIntent) -> str:  # "": it can be carried out
+    """Find what makes an intent impossible, whoever wrote it."""
+    if intent.qty_base <= 0:
+        return f"asks for {intent.qty_base:f}, must be above zero"
+    if intent.plan and intent.plan not in get_args(PlanName):
+        return f"asks for plan {intent.plan!r}, known are {', '.join(get_args(PlanName))}"
+    return ""
+
+
 class ExecutionService(ForeignFlow):
     """Execute intents pair by pair, and obey the kill switch."""
 
@@ -144,9 +171,16 @@ class ExecutionService(ForeignFlow):
 
     def _on_intent(self, intent: PairIntent) -> Iterator[Message]:
         trade, now_ns = self._trades[intent.pair_id], intent.ts_init_ns
+        if why := _unfit(intent):
+            where = {"severity": "critical", "scope": intent.pair_id}
+            what = f"intent {intent.intent_no} of {intent.pair_id} {why}"
+            yield AlertRaised(ts_init_ns=now_ns, **where, text=f"{what}: nothing is sent")
+            return
         mids = self._desk.mids(trade.pair)
         if trade.state not in (PairState.IDLE, PairState.OPEN) or mids is None:
             return  # busy or blind: the strategy will ask again
+        if trade.strayed and intent.opening:
+            return  # a leg stands at a third venue: closed, and not added to
         over_ns = None if intent.urgent else self._open_window(trade, now_ns)
         trade.begin(intent, mids)
         if self._stopped(trade) or (intent.opening and over_ns is not None):
@@ -175,7 +209,7 @@ class ExecutionService(ForeignFlow):
 
     def _plan(self, trade: WorkedTrade) -> list[Message]:
         intent = trade.intent
-        if intent.urgent:
+        if intent.urgent or trade.strayed:
             trade.schedule = Schedule(plan="taker", clip_base=intent.qty_base)
             return []
         legs = (trade.pair.a, trade.pair.b)
@@ -189,7 +223,7 @@ class ExecutionService(ForeignFlow):
             return
         now_ns = event.ts_init_ns
         for trade in self._trades.values():
-            ids = (trade.pair.pair_id, trade.pair.a.venue, trade.pair.b.venue)
+            ids = (trade.pair.pair_id, *trade.legs)
             if event.scope not in ("", *ids) or trade.intent is None:
                 continue
             entering = trade.intent.opening or event.level is not KillLevel.PAUSE_ENTRIES

@@ -6,13 +6,15 @@
 __all__ = ['Meter', 'Resting', 'WorkedTrade', 'new_work', 'hedge_due', 'why_stop', 'out_of_patience']
 
 # %% ../../nbs/42d_execution_work.ipynb #imports
+from collections.abc import Mapping
 from decimal import Decimal
+from types import MappingProxyType
 
 import msgspec
 
 from ..config.settings import ExecutionSettings
 from ..core.events import OrderFilled, OrderPlaced
-from ..core.models import Pair
+from ..core.models import Instrument, Pair
 from ..core.numbers import SECOND_NS, floor_to_step
 from .desk import PairTrade
 from .pair import Step
@@ -76,9 +78,13 @@ class WorkedTrade(PairTrade, kw_only=True):
         return abs(sum(self.legs.values())) * self.price
 
 
-def new_work(pair: Pair) -> WorkedTrade:
+def new_work(
+    pair: Pair,
+    elsewhere: Mapping[str, Instrument] = MappingProxyType({}),  # the coin at other venues
+) -> WorkedTrade:
     """Start a pair with nothing held and nothing to do."""
-    return WorkedTrade(pair=pair, legs={leg.venue: Decimal(0) for leg in (pair.a, pair.b)})
+    own = {leg.venue: Decimal(0) for leg in (pair.a, pair.b)}
+    return WorkedTrade(pair=pair, legs=own, elsewhere=elsewhere)
 
 # %% ../../nbs/42d_execution_work.ipynb #hedge
 def hedge_due(

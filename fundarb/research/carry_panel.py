@@ -16,7 +16,8 @@ import pandas as pd
 from ..core.errors import DataError
 from ..core.numbers import HOUR_NS
 from ..data_providers.funding_clock import MIN_COVERED
-from ..data_providers.lake import Lake, times_ns
+from ..data_providers.lake import Lake
+from ..data_providers.lake_series import times_ns
 from ..strategies.cross_funding_signal import CrossFundingParams, signal, signal_knobs
 
 # %% ../../nbs/61a_research_carry_panel.ipynb #panel

@@ -17,7 +17,8 @@ import pandas as pd
 from ..core.errors import InputError
 from ..core.numbers import HOUR_NS, utc_ns
 from ..data_providers.history import Source
-from ..data_providers.lake import Lake, Listing, SeriesKey, commit, lake_lock, time_column, times_ns
+from ..data_providers.lake import Lake, Listing, commit, lake_lock
+from ..data_providers.lake_series import SeriesKey, time_column, times_ns
 
 # %% ../../nbs/61_research_worlds.ipynb #spec
 class WorldSpec(msgspec.Struct, frozen=True, kw_only=True):

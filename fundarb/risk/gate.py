@@ -26,7 +26,7 @@ from .halts import BreachFilter, CoolDown, Halts
 from .health import Stablecoins, VenueHealth
 from .holdings import Approvals, Wanted
 from .limits import LegExposure, OrderRate, Snapshot, check_pair_notional
-from .limits import exposure_breaches, margin_ratio, worst_case_usd
+from .limits import exposure_breaches, margin_ratio, venue_breaches, worst_case_usd
 from .market_checks import STREAMS, check_age, check_charge_window
 from .market_checks import check_volatility, stream_age_s
 
@@ -157,6 +157,22 @@ class EntryRules(EntryFacts):
         snapshot = self.accounts.snapshot(coming)
         yield from exposure_breaches(snapshot, self._limits, pair)
 
+    def hedge_breach(self, order: OrderPlaced, leg: Instrument) -> Breach | None:
+        """Find the first limit that says no to a leg at a venue for which its pair has no approval."""
+        return next((b for b in self._asked_of_hedge(order, leg) if b is not None), None)
+
+    def _asked_of_hedge(self, order: OrderPlaced, leg: Instrument) -> Iterator[Breach | None]:
+        now_ns, pair = order.ts_init_ns, self.holdings.pairs[order.pair_id]
+        stops = [stop for stop in self.levels.standing if stop.scope == leg.venue]
+        yield exceeds("kill_switch_level", len(stops), 0, leg.venue)
+        yield from self._asked_of_leg(leg, now_ns)
+        for own in (pair.a, pair.b):
+            yield self.coins.check(Pair(a=own, b=leg))
+        buyer, seller = (leg.venue, "") if order.qty_base > 0 else ("", leg.venue)
+        hedge = Wanted(leg.symbol, buyer, seller, abs(order.qty_base) * order.limit_price)
+        coming = self.holdings.wanted_beside(pair.pair_id, now_ns) + self.holdings.exits()
+        yield from venue_breaches(self.accounts.snapshot([*coming, hedge]), self._limits, leg)
+
     def killed(self, target: TargetPosition) -> Breach | None:
         """A kill switch that forbids an entry, by its rank among the levels."""
         if not self.levels:
@@ -216,6 +232,7 @@ class TargetGate:
             short_venue=event.short_venue,
             notional_usd=event.notional_usd,
             reason=event.reason,
+            plan=event.plan,
         )
         self._holdings.approve(approved)
         yield approved
@@ -254,17 +271,17 @@ class ActingGate(TargetGate):
 
     def _worst_first(self, pair_ids: Iterable[str]) -> list[str]:
         """Order pairs by the margin ratio of the worse of their two venues, the highest first."""
-        snapshot, pairs = self._rules.accounts.snapshot(), self._holdings.pairs
+        snapshot = self._rules.accounts.snapshot()
 
         def worst(pair_id: str) -> Decimal:
-            legs = (pairs[pair_id].a, pairs[pair_id].b)
-            return max(margin_ratio(snapshot, leg.venue) for leg in legs)
+            on = self._holdings.stands(pair_id)
+            return max(margin_ratio(snapshot, leg.venue) for leg in (on.a, on.b))
 
         return sorted(pair_ids, key=worst, reverse=True)
 
     def _flattened(self, pair_id: str) -> KillSwitchSet | None:
-        pair = self._holdings.pairs[pair_id]
-        scopes = (pair_id, pair.a.venue, pair.b.venue)
+        on = self._holdings.stands(pair_id)
+        scopes = (pair_id, on.a.venue, on.b.venue)
         stop = self._levels.of(*scopes)
         flat = stop is not None and stop.level is KillLevel.FLATTEN
         return stop if flat and not self._levels.frozen(*scopes) else None
@@ -301,7 +318,7 @@ class ActingGate(TargetGate):
 
     def _kept_usd(self, margin: MarginUpdated, pair_id: str, held_usd: Decimal) -> Decimal:
         """Find what a pair may keep, per leg, for its venue to come back to the warning rung."""
-        leg = self._holdings.pairs[pair_id].leg(margin.venue)
+        leg = self._holdings.stands(pair_id).leg(margin.venue)
         too_much = margin.maintenance - as_decimal(self._limits.warn_margin_ratio) * margin.equity
         return max(Decimal(0), held_usd - too_much / leg.maintenance_frac)
 
@@ -316,7 +333,7 @@ class ActingGate(TargetGate):
             yield AlertRaised(ts_init_ns=now_ns, **where, text=str(breach))
         if breach.limit == "reduce_stable_bps":
             for pair_id in self._holdings.closable(now_ns):
-                if coins.exposed(self._holdings.pairs[pair_id], event.currency):
+                if coins.exposed(self._holdings.stands(pair_id), event.currency):
                     yield self._holdings.close(pair_id, now_ns, breach.limit)
 
 # %% ../../nbs/33_risk_gate.ipynb #risk-gate
@@ -341,6 +358,10 @@ class RiskGate(ActingGate):
             VenueHealthReported: self._rules.health.hear,
             StablecoinPriced: self._on_stablecoin,
         }
+
+    def hedge_breach(self, order: OrderPlaced, leg: Instrument) -> Breach | None:
+        """Find what forbids a hedge at a third venue; the check of orders asks."""
+        return self._rules.hedge_breach(order, leg)
 
     def _on_kill(self, event: KillSwitchSet) -> Iterable[Message]:
         self._levels.hear_set(event)

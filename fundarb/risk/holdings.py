@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..core.events import PairStateChanged, TargetApproved, TargetPosition
-from ..core.models import Pair
+from ..core.models import Instrument, Pair
 from ..core.numbers import exact
 
 if TYPE_CHECKING:
@@ -32,12 +32,23 @@ class Holdings:
 
     def __init__(self, pairs: Iterable[Pair], market: "MarketView") -> None:
         self.pairs = {pair.pair_id: pair for pair in pairs}
+        legs = (leg for pair in self.pairs.values() for leg in (pair.a, pair.b))
+        self._legs: dict[tuple[str, str], Instrument] = {(g.venue, g.symbol): g for g in legs}
         self._market = market
         self._states: dict[str, PairStateChanged] = {}
         self._approved: dict[str, TargetApproved] = {}
 
     def hear(self, event: PairStateChanged) -> None:
+        """Keep what a pair holds now."""
         self._states[event.pair_id] = event
+
+    def stands(self, pair_id: str) -> Pair:
+        """Give the legs that a pair stands on: its own, unless one was hedged at a third venue."""
+        pair, state = self.pairs[pair_id], self._states.get(pair_id)
+        if state is None or {state.long_venue, state.short_venue} <= {"", pair.a.venue, pair.b.venue}:
+            return pair
+        symbol = pair.a.symbol
+        return Pair(a=self._legs[state.long_venue, symbol], b=self._legs[state.short_venue, symbol])
 
     def held_base(self, pair_id: str, long_venue: str = "") -> Decimal:
         """Matched on both legs; with a venue, only if that is the long one."""
@@ -48,7 +59,7 @@ class Holdings:
 
     def held_usd(self, pair_id: str, long_venue: str = "") -> Decimal:
         """The same at the reference price; zero where there is none."""
-        price = reference_price(self._market, self.pairs[pair_id])
+        price = reference_price(self._market, self.stands(pair_id))
         return Decimal(0) if price is None else self.held_base(pair_id, long_venue) * price
 
     def reduces(self, target: TargetPosition) -> bool:
@@ -92,9 +103,18 @@ class Approvals(Holdings):
 
     def wanted(self, target: TargetPosition) -> list[Wanted]:
         """List what the target and all that is working may add."""
+        return self._more([*self._at_work(target.ts_init_ns), target])
+
+    def wanted_beside(self, pair_id: str, now_ns: int) -> list[Wanted]:
+        """List what is working may add, but for one pair."""
+        return self._more([a for a in self._at_work(now_ns) if a.pair_id != pair_id])
+
+    def _at_work(self, now_ns: int) -> list[TargetApproved]:
+        return [a for a in self._approved.values() if self._working(a, now_ns)]
+
+    def _more(self, wants: Iterable[TargetPosition | TargetApproved]) -> list[Wanted]:
         largest: dict[tuple[str, str], TargetPosition | TargetApproved] = {}
-        working = [a for a in self._approved.values() if self._working(a, target.ts_init_ns)]
-        for want in [*working, target]:
+        for want in wants:
             key = want.pair_id, want.long_venue
             if key not in largest or want.notional_usd > largest[key].notional_usd:
                 largest[key] = want
@@ -150,8 +170,8 @@ class Approvals(Holdings):
 
     def at(self, venue: str) -> frozenset[str]:  # pair_ids
         """List the pairs with a leg at a venue."""
-        legs = {pair_id: (pair.a, pair.b) for pair_id, pair in self.pairs.items()}
-        return frozenset(p for p, both in legs.items() if venue in {leg.venue for leg in both})
+        stands = {pair_id: self.stands(pair_id) for pair_id in self.pairs}
+        return frozenset(p for p, on in stands.items() if venue in (on.a.venue, on.b.venue))
 
     def leaving(self, venue: str, now_ns: int) -> bool:
         """Tell whether some pair at a venue is on its way out."""

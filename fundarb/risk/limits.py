@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['worst_case_usd', 'LegExposure', 'Snapshot', 'check_gross', 'check_venue_gross', 'check_symbol_gross',
            'check_leverage', 'margin_ratio', 'check_margin', 'check_concentration', 'check_pair_notional',
-           'exposure_breaches', 'OrderRate']
+           'exposure_breaches', 'venue_breaches', 'OrderRate']
 
 # %% ../../nbs/32_risk_limits.ipynb #imports
 from collections import deque
@@ -15,7 +15,7 @@ from decimal import Decimal
 import msgspec
 
 from ..config.settings import LimitSettings
-from ..core.models import Pair
+from ..core.models import Instrument, Pair
 from ..core.numbers import MINUTE_NS
 from .breach import Breach, exceeds
 
@@ -128,6 +128,20 @@ def exposure_breaches(
         checked += [check(snapshot, limits, venue) for venue in venues]
     checked += [check_symbol_gross(snapshot, limits, pair.a.symbol)]
     checked += [check_concentration(snapshot, limits, pair.a.symbol)]
+    return (breach for breach in checked if breach is not None)
+
+
+def venue_breaches(
+    snapshot: Snapshot,  # as it would be, with what is asked for counted in
+    limits: LimitSettings,
+    leg: Instrument,  # whose venue and coin are looked at
+) -> Iterator[Breach]:
+    """Find every exposure limit that a single leg would breach."""
+    checked = [check_gross(snapshot, limits)]
+    for check in (check_venue_gross, check_leverage, check_margin):
+        checked.append(check(snapshot, limits, leg.venue))
+    checked.append(check_symbol_gross(snapshot, limits, leg.symbol))
+    checked.append(check_concentration(snapshot, limits, leg.symbol))
     return (breach for breach in checked if breach is not None)
 
 # %% ../../nbs/32_risk_limits.ipynb #pace

@@ -168,7 +168,8 @@ class Sizing:
         """Find the next step to a target, or what forbids it; None: there is none to take."""
         pair, state = self._pairs[event.pair_id], self._states.get(event.pair_id)
         held_base = state.held_base if state else Decimal(0)
-        turned = bool(state and held_base and state.long_venue != event.long_venue)
+        legs = {state.long_venue, state.short_venue} if state and held_base else set()
+        turned = bool(legs) and (state.long_venue == event.short_venue or state.short_venue == event.long_venue)
         target_usd = Decimal(0) if turned else event.notional_usd
         if not held_base and target_usd <= 0:
             return None
@@ -176,6 +177,9 @@ class Sizing:
         if price is None:
             return check_prices(self._market, self._limits, pair)
         size = plan(pair, target_usd, price, held_base)
+        if not legs <= {pair.a.venue, pair.b.venue}:  # hedged at a third venue: closed, and whole
+            reduces = isinstance(size, Size) and not size.opening
+            return Size(False, held_base) if reduces else None
         if not isinstance(size, Size) or not size.opening:
             return size
         if state and state.now == "FAILED":
@@ -232,6 +236,7 @@ class PositionSizer(Sizing):
             opening=size.opening,
             reason=event.reason,
             urgent=event.urgent,
+            plan=event.plan,
         )
 
     def _refuse(self, event: TargetApproved, breach: Breach, what: str) -> Iterator[Message]:

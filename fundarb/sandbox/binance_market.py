@@ -213,7 +213,8 @@ def klines(world: World, terms: Instrument, form: dict[str, str]) -> list[list[A
     """List bars that have ended, ascending; raise Refused for a width that there is not."""
     if form.get("interval") not in WIDTHS_NS:
         raise Refused(-1120)
-    joined = bars(world.candles(VENUE, terms.symbol), WIDTHS_NS[form["interval"]])
+    width_ns, span_ms = WIDTHS_NS[form["interval"]], (form.get("startTime") or 0, form.get("endTime") or 1 << 43)
+    joined = bars(world.candles(VENUE, terms.symbol), width_ns, *(int(at_ms) * 1_000_000 for at_ms in span_ms))
     rows = [{"at": ms(bar.open_time_ns), "bar": bar} for bar in joined]
     return [kline(terms, row["bar"]) for row in window(rows, "at", form, 500)]
 

@@ -173,6 +173,8 @@ _RIGHTS = {
     "permitsUniversalTransfer": False,
 }
 _SPOT: dict[str, Any] = {"account/apiRestrictions": _RIGHTS, "capital/config/getall": [], "margin/allPairs": []}
+_SPOT |= {"margin/isolated/allPairs": [], "capital/deposit/hisrec": [], "capital/withdraw/history": []}
+_SPOT |= {"asset/transfer": {"total": 0, "rows": []}}
 _NOTHING = {"timezone": "UTC", "rateLimits": [], "exchangeFilters": [], "symbols": []}
 
 
@@ -180,6 +182,8 @@ def elsewhere(path: str, now_ms: int) -> Any:  # None: there is no such path
     """Say what the markets beside this one say to a client that asks all of them when it starts: they list nothing."""
     if path == "/api/v3/ping":
         return {}
+    if path == "/sapi/v1/system/status":
+        return {"status": 0, "msg": "normal"}
     if path in ("/api/v3/time", "/dapi/v1/time"):
         return {"serverTime": now_ms}
     listing = path in ("/api/v3/exchangeInfo", "/dapi/v1/exchangeInfo", "/eapi/v1/exchangeInfo")

@@ -15,10 +15,11 @@ from ..core.errors import InputError
 from ..core.numbers import HOUR_NS, utc_text
 from ..exchanges.simulated_account import Account, margin
 from ..portfolio.positions import money_text
-from .clock import Follower, SandboxClock, Traffic
+from .clock import SandboxClock
 from .faults import AT_ONCE, ChangeInterval, Delist, Deleverage, FaultBook, Liquidate, ScriptedFates
 from .faults import Fault, read_script
 from .server import VenueServer
+from .traffic import Follower, Traffic
 from .world import World, deleverage, seize
 
 # %% ../../nbs/77a_sandbox_control.ipynb #rows
@@ -179,7 +180,8 @@ async def follow(traffic: Traffic, request: web.BaseRequest) -> web.WebSocketRes
                 break
             goodbye = message.data == "bye"
             if not goodbye:
-                follower.hear(int(message.data.rstrip("+")), message.data.endswith("+"))
+                done, _, until_ns = message.data.partition(" ")
+                follower.hear(int(done), int(until_ns) if until_ns else None)
     finally:
         traffic.left(follower, goodbye)
     return socket

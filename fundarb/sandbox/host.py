@@ -28,7 +28,7 @@ from ..data_providers.synthetic import SyntheticMarket, default_instruments, def
 from ..data_providers.synthetic_cast import USUAL
 from .binance import BinanceServer
 from .certificate import write_certificate
-from .clock import SandboxClock, Traffic
+from .clock import SandboxClock
 from .control import Control
 from .faults import FaultBook
 from .hyperliquid import HyperliquidServer
@@ -36,6 +36,7 @@ from .hyperliquid_signing import keccak
 from .okx import OkxServer
 from .okx_gate import Keys as OkxKeys
 from .server import VenueServer
+from .traffic import Traffic
 from .world import World
 
 # %% ../../nbs/78_sandbox_host.ipynb #market

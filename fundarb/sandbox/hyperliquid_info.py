@@ -16,7 +16,7 @@ from ..exchanges.simulated_account import Account, margin
 from .hyperliquid_account import clearinghouse, fill_row, funding_delta, long_order
 from .hyperliquid_account import order_status, short_order, status, user_fees
 from .hyperliquid_desk import BadShape, HyperliquidDesk
-from .hyperliquid_market import Listing, candle_rows, context, funding_row
+from .hyperliquid_market import Listing, candle_rows, context, funding_row, settled_ms
 from .hyperliquid_market import l2_book, middle, predicted_row, print_row, universe
 from .order_records import SentOrder, tape
 from .wire_values import ms, pointed
@@ -72,8 +72,9 @@ def _within(question: Question, rows: list[dict[str, Any]], most: int) -> list[d
 
 def _funding_history(desk: HyperliquidDesk, question: Question) -> list[Any]:
     listed = listed_as(desk, question)
-    rows = [funding_row(event, listed) for event in desk.world.settled(desk.venue, listed.terms.symbol)]
-    return _within(question, rows, 500)
+    first, last = question.get("startTime") or 0, question.get("endTime") or 2**62
+    settled = desk.world.settled(desk.venue, listed.terms.symbol)
+    return [funding_row(event, listed) for event in settled if first <= settled_ms(event) <= last][:500]
 
 
 def _predicted(desk: HyperliquidDesk, question: Question) -> list[Any]:
@@ -85,9 +86,8 @@ def _predicted(desk: HyperliquidDesk, question: Question) -> list[Any]:
 def _candles(desk: HyperliquidDesk, question: Question) -> list[Any]:
     asked = question["req"]
     listed, candles = listed_as(desk, asked), desk.world.candles
-    rows = candle_rows(candles(desk.venue, listed.terms.symbol), listed, asked["interval"])
-    first, last = asked["startTime"], asked.get("endTime") or 2**62
-    return [row for row in rows if first <= row["t"] <= last][-5000:]
+    first_ns, last_ns = asked["startTime"] * 1_000_000, (asked.get("endTime") or 2**43) * 1_000_000
+    return candle_rows(candles(desk.venue, listed.terms.symbol), listed, asked["interval"], first_ns, last_ns)[-5000:]
 
 # %% ../../nbs/73f_sandbox_hyperliquid_info.ipynb #account
 def is_own(desk: HyperliquidDesk, user: Any) -> bool:

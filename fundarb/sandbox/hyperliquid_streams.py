@@ -76,10 +76,11 @@ class Gathered:
         self.orders: dict[int, SentOrder] = {}
         self.trades: list[Trade] = []
         self.payments: list[FundingPaid] = []
+        self.contexts: dict[str, Listing] = {}  # by coin: told once, whatever changed in it
         self.state = self.mids = False
 
     def __bool__(self) -> bool:
-        return bool(self.orders or self.trades or self.payments or self.state or self.mids)
+        return bool(self.orders or self.trades or self.payments or self.contexts or self.state or self.mids)
 
 
 def user_messages(
@@ -206,7 +207,7 @@ class HyperliquidStreams(HyperliquidPublic):
         elif isinstance(event, MarkPriceUpdated | FundingPredicted | FundingRealised):
             about = event if isinstance(event, MarkPriceUpdated) else event.funding
             listed = self.desk.by_symbol[about.symbol]
-            self.push(f"activeAssetCtx:{listed.coin}", lambda s: self.coin_data(s, listed))
+            self._gathered.contexts[listed.coin] = listed
             self._gathered.state |= about.symbol in self.account.positions
         elif isinstance(event, CandleClosed):
             self.push_candle(event, self.desk.by_symbol[event.symbol])
@@ -240,5 +241,7 @@ class HyperliquidStreams(HyperliquidPublic):
         gathered, self._gathered, self._is_due = self._gathered, Gathered(), False
         if gathered.mids:
             self.push("allMids", lambda s: {"mids": mids(self.desk)})
+        for coin, listed in gathered.contexts.items():
+            self.push(f"activeAssetCtx:{coin}", lambda s, listed=listed: self.coin_data(s, listed))
         for kind, make in user_messages(self.desk, gathered):
             self.push(kind, lambda s: make())

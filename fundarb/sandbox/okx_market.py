@@ -9,6 +9,7 @@ __all__ = ['Side', 'Swap', 'instrument_row', 'Sides', 'sides', 'changed', 'book_
 # %% ../../nbs/76a_sandbox_okx_market.ipynb #imports
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..core.events import BookUpdated, CandleClosed, FundingRealised, FundingScheduled, MarkPriceUpdated
@@ -177,10 +178,17 @@ def trade_row(swap: Swap, said: Print) -> dict[str, Any]:
     return row | {"tradeId": str(said.number), "ts": str(ms(said.at_ns))}
 
 
-def candle_rows(candles: Iterable[CandleClosed], swap: Swap, bar: str, traded: bool = True) -> list[list[str]]:
+def candle_rows(
+    candles: Iterable[CandleClosed],
+    swap: Swap,
+    bar: str,
+    traded: bool = True,
+    asked: Mapping[str, str] = MappingProxyType({}),  # a page: see below
+) -> list[list[str]]:
     """Write bars, newest first; those of marks and indices have no volume."""
-    rows = []
-    for each in bars(candles, _WIDTHS_NS[bar]) if bar in _WIDTHS_NS else ():
+    rows, first_ms, last_ms = [], int(asked.get("before") or -1) + 1, int(asked.get("after") or 1 << 43) - 1
+    span_ns = (first_ms * 1_000_000, last_ms * 1_000_000)
+    for each in bars(candles, _WIDTHS_NS[bar], *span_ns) if bar in _WIDTHS_NS else ():
         row = [str(ms(each.open_time_ns)), *(plain(x) for x in (each.open, each.high, each.low, each.close))]
         volume_base = exact(each.volume_base)
         usd = exact(round(each.volume_base * each.close, 6))

@@ -53,7 +53,7 @@ def _bars(traded: bool) -> Callable[[OkxScreens, Asked], list[Any]]:
             raise OkxError("51000", "bar")
         swap = swap_of(server.desk, asked | {"instId": name if name.endswith("-SWAP") else f"{name}-SWAP"})
         bars = server.world.candles("okx", swap.terms.symbol)
-        rows = candle_rows(bars, swap, asked.get("bar", "1m"), traded)
+        rows = candle_rows(bars, swap, asked.get("bar", "1m"), traded, asked)
         return paged(rows, asked, lambda row: int(row[0]), 300)
 
     return answer
@@ -113,6 +113,9 @@ MARKET_PATHS: dict[str, Path] = {
     "GET system/status": Path(lambda server, asked: [], 1, False),
     "GET account/instruments": Path(_instruments, 20),
     "GET asset/balances": Path(lambda server, asked: [], 6),
+    "GET asset/deposit-history": Path(lambda server, asked: [], 6),
+    "GET asset/withdrawal-history": Path(lambda server, asked: [], 6),
+    "GET asset/bills": Path(lambda server, asked: [], 6),
     "GET market/candles": Path(_bars(True), 40, False),
     "GET market/history-candles": Path(_bars(True), 20, False),
     "GET market/mark-price-candles": Path(_bars(False), 20, False),

@@ -86,7 +86,8 @@ class OrderIndex:
         """Choose the name of the next order."""
         if not wire_id:
             return f"{self.venue}-{self.next_number}"
-        return f"{wire_id}.{self.next_number}" if wire_id in self._by_id else wire_id
+        taken = wire_id in self._by_id or wire_id in self._past
+        return f"{wire_id}.{self.next_number}" if taken else wire_id
 
     def new(self, order: SubmitOrder, wire_id: str, tif: TimeInForce) -> SentOrder:
         """Remember an order that is about to be sent."""

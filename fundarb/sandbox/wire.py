@@ -60,7 +60,7 @@ def cut(request: web.BaseRequest) -> None:
         request.transport.abort()
 
 
-PONG_S = 1.0  # wall time for which a pong is waited for; then it is owed
+PONG_S = 5.0  # wall time for which a pong is waited for; then it is owed
 
 
 class Socket:
@@ -76,6 +76,7 @@ class Socket:
         self._kept_back: dict[str, Any] = {}
         self._pongs: dict[bytes, asyncio.Future[None]] = {}
         self._pings, self.late = 0, False
+        self.unread = False  # something was sent after the last ping
 
     def push(self, stream: str, message: Any) -> None:
         """Send a message of a stream, unless a fault has it otherwise."""
@@ -96,6 +97,7 @@ class Socket:
         """Send anything: text and bytes as they are, anything else as JSON."""
         text = message if isinstance(message, str) else orjson.dumps(message).decode()
         self._outbox.put_nowait(("text", text))
+        self.unread = True
 
     def close(self, code: int) -> None:
         """Close after what is still to be sent; 1006 cuts the line without a goodbye."""
@@ -114,7 +116,7 @@ class Socket:
 
     async def read_by_peer(self) -> None:
         """Return when the client has read everything pushed so far, or is late with it."""
-        self._pings += 1
+        self._pings, self.unread = self._pings + 1, False
         payload = str(self._pings).encode()
         waiting = self._pongs[payload] = asyncio.get_running_loop().create_future()
         self._outbox.put_nowait(("ping", payload))

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from ..core.errors import InputError
-from .audit_log import SessionRow, find_session, first_hash, next_hash
+from ..core.errors import DataError, InputError
+from .audit_log import MARKET, SessionRow, find_session, first_hash, next_hash
 from .database import in_our_words, seals
+from .market_blocks import is_block, opened, repairs
 
 # %% ../../nbs/55c_storage_audit_check.ipynb #verdict
 class Flaw(NamedTuple):
@@ -53,6 +54,9 @@ def changed_byte(
     behind: bytes = b"",
 ) -> str:  # for people; "" if no single byte explains it
     """Find the byte that was changed, and what it was."""
+    for at, whole in repairs(payload) if is_block(payload) else ():
+        if blake2b(before + whole + behind, digest_size=32).digest() == stored:
+            return _was(at, payload[at], whole[at])
     if len(payload) > _LONGEST_SEARCH:
         return ""
     for at, now in enumerate(payload):
@@ -62,8 +66,12 @@ def changed_byte(
             tried = start.copy()
             tried.update(bytes((was,)) + rest)
             if was != now and tried.digest() == stored:
-                return f"byte {at} is {bytes((now,))!r}, was {bytes((was,))!r}"
+                return _was(at, now, was)
     return ""
+
+
+def _was(at: int, now: int, was: int) -> str:
+    return f"byte {at} is {bytes((now,))!r}, was {bytes((was,))!r}"
 
 # %% ../../nbs/55c_storage_audit_check.ipynb #links
 class _Links:
@@ -101,7 +109,16 @@ class _Shell(msgspec.Struct):
     message: _Told
 
 
-_decoder = msgspec.json.Decoder(_Shell)
+class _Named(NamedTuple):
+    """What a payload says of its row."""
+
+    first_seq: int
+    seq: int
+    copies: dict[str, object] | None  # what should stand beside it; None: it cannot be read
+
+
+_shells = msgspec.json.Decoder(_Shell)
+_blocks = msgspec.msgpack.Decoder(tuple[int, list[_Told]])
 
 
 def _raw_rows(connection: sa.Connection, session_no: int) -> Iterator[Any]:
@@ -111,17 +128,18 @@ def _raw_rows(connection: sa.Connection, session_no: int) -> Iterator[Any]:
     yield from connection.execution_options(yield_per=500).exec_driver_sql(query)
 
 
-def _shell(payload: object) -> _Shell | None:
+def _named(payload: object) -> _Named | None:
     try:
-        return _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, RecursionError):
+        if is_block(payload):
+            first_seq, told = _blocks.decode(opened(payload))
+            copies = {"ts_ns": told[-1].ts_init_ns, "source": b"input", "cause_seq": None, "kind": MARKET.encode()}
+            return _Named(first_seq, first_seq + len(told) - 1, copies)
+        shell = _shells.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, IndexError, RecursionError, DataError):
         return None
-
-
-def _copies(shell: _Shell) -> dict[str, object]:
-    source = shell.source.replace("\0", "\\0").encode()
-    told = shell.message
-    return {"ts_ns": told.ts_init_ns, "source": source, "cause_seq": shell.cause_seq, "kind": told.kind.encode()}
+    source, told = shell.source.replace("\0", "\\0").encode(), shell.message
+    copies = {"ts_ns": told.ts_init_ns, "source": source, "cause_seq": shell.cause_seq, "kind": told.kind.encode()}
+    return _Named(shell.seq, shell.seq, copies)
 
 # %% ../../nbs/55c_storage_audit_check.ipynb #walk
 class _Walk:
@@ -133,27 +151,29 @@ class _Walk:
         self.flaws: list[Flaw] = []
         self.expected = 1
         self.last_hash = session.hash
-        self._moved: dict[int, int] = {}  # by the place a payload names: where its row is now
+        self._moved: dict[tuple[int, int], int] = {}  # by the place a payload names: where its row is now
         self._gaps: list[tuple[int, int, bytes]] = []  # first, last, hash before
 
     def take(self, row: Any) -> None:
         """Take the next row in the order of the table."""
-        shell = _shell(row.payload)
-        named = shell.seq if shell else None
-        if row.seq != self.expected and named != row.seq and named is not None:
-            if named != self.expected:
-                self._moved[named] = row.seq
+        named = _named(row.payload)
+        if named is None or row.seq == self.expected != named.seq and not is_block(row.payload):
+            first = min(self.expected, row.seq) if row.kind == MARKET.encode() else row.seq
+            named = _Named(first, row.seq, named and named.copies)
+        if named.seq != row.seq:
+            if named.first_seq != self.expected:
+                self._moved[named.first_seq, named.seq] = row.seq
                 return
-            self.flaws.append(Flaw(named, "seq", f"is {row.seq}"))
-        elif row.seq != self.expected:
-            self._gaps.append((self.expected, row.seq - 1, self.last_hash))
-            self.links.before, self.expected = None, row.seq
-        self._check(row, shell)
-        self.expected += 1
+            self.flaws.append(Flaw(named.seq, "seq", f"is {row.seq}"))
+        elif named.first_seq != self.expected:
+            self._gaps.append((self.expected, named.first_seq - 1, self.last_hash))
+            self.links.before = None
+        self._check(row, named)
+        self.expected = named.seq + 1
         self.last_hash = row.hash
 
-    def _check(self, row: Any, shell: _Shell | None) -> None:
-        seq, before = self.expected, self.links.before
+    def _check(self, row: Any, named: _Named) -> None:
+        seq, before = named.seq, self.links.before
         if not isinstance(row.payload, bytes) or not isinstance(row.hash, bytes):
             field = "hash" if isinstance(row.payload, bytes) else "payload"
             self.flaws.append(Flaw(seq, field, "is no bytes"))
@@ -161,32 +181,32 @@ class _Walk:
             return
         field = self.links.take(row.payload, row.hash)
         if field == "hash before":
-            self.flaws[-1] = Flaw(seq - 1, "hash", "does not follow, and the row after it does not follow from it")
+            self.flaws[-1] = Flaw(self.expected - 1, "hash", "does not follow, and the row after it does not follow from it")
         elif field:
             what = "does not follow from the row before"
             if field == "payload" and before is not None and len(self.flaws) < 3:
                 what = changed_byte(before, row.payload, row.hash) or what
             self.flaws.append(Flaw(seq, field, what))
-        elif shell is None:
+        elif named.copies is None:
             self.flaws.append(Flaw(seq, "payload", "is no entry, though its hash is right"))
         else:
-            copies = _copies(shell).items()
+            copies = named.copies.items()
             wrong = [(name, getattr(row, name), told) for name, told in copies if getattr(row, name) != told]
             self.flaws += [Flaw(seq, name, f"is {is_!r}, the payload says {told!r}") for name, is_, told in wrong]
 
     def settle(self, elsewhere: list[Any]) -> None:  # rows that belong to no session
         """Explain the gaps by rows that stand where they do not belong."""
         for first, last, before in self._gaps:
-            if first == last and first in self._moved:
-                self.flaws.append(Flaw(first, "seq", f"is {self._moved.pop(first)}"))
-            elif first == last and (stray := _follower(before, elsewhere)):
-                self.flaws.append(Flaw(first, "session_no", f"is {stray.session_no}"))
+            if (place := self._moved.pop((first, last), None)) is not None:
+                self.flaws.append(Flaw(last, "seq", f"is {place}"))
+            elif (stray := _follower(before, elsewhere)) and stray.seq == last:
+                self.flaws.append(Flaw(last, "session_no", f"is {stray.session_no}"))
             else:
                 self.flaws.append(Flaw(first, "row", "is missing" if first == last else f"to {last} are missing"))
-        self.flaws += [Flaw(seq, "seq", f"is {place}") for seq, place in self._moved.items()]
+        self.flaws += [Flaw(seq, "seq", f"is {place}") for (_, seq), place in self._moved.items()]
         while stray := _follower(self.last_hash, elsewhere):
-            self.flaws.append(Flaw(self.expected, "session_no", f"is {stray.session_no}"))
-            self.expected, self.last_hash = self.expected + 1, stray.hash
+            self.flaws.append(Flaw(stray.seq, "session_no", f"is {stray.session_no}"))
+            self.expected, self.last_hash = stray.seq + 1, stray.hash
 
 
 def _follower(before: bytes, rows: list[Any]) -> Any | None:
@@ -246,7 +266,7 @@ def check_log(
 # %% ../../nbs/55c_storage_audit_check.ipynb #below
 def _elsewhere(connection: sa.Connection) -> list[Any]:
     """Find rows that belong to no session; on a server they may be of any."""
-    query = "SELECT session_no, payload, hash FROM entries WHERE session_no NOT IN (SELECT session_no FROM sessions)"
+    query = "SELECT session_no, seq, payload, hash FROM entries WHERE session_no NOT IN (SELECT session_no FROM sessions)"
     return connection.exec_driver_sql(query).all()
 
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SQLITE_FILE', 'sessions', 'entries', 'seals', 'MIGRATIONS', 'sqlite_url', 'postgres_url', 'open_database',
-           'committing', 'in_our_words', 'migrate']
+           'insert_rows', 'in_our_words', 'migrate']
 
 # %% ../../nbs/55a_storage_database.ipynb #imports
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,19 +89,35 @@ def _postgres_limits(timeout_s: float, read_only: bool) -> dict[str, Any]:
     }
 
 # %% ../../nbs/55a_storage_database.ipynb #committing
-@contextmanager
-def committing(
-    connection: sa.Connection,
+def insert_rows(
+    connection: sa.Connection,  # not in a transaction
+    table: sa.Table,
+    rows: Sequence[tuple],  # in the order of the columns
     durable: bool,  # False: a later durable commit covers this one
-) -> Iterator[None]:
-    """Commit what is written within, on the disk or on its way to it."""
+) -> None:
+    """Commit rows, on the disk or on its way to it."""
+    names = ", ".join(table.c.keys())
     if connection.dialect.name == "sqlite":
-        level = "FULL" if durable else "NORMAL"
-        connection.connection.driver_connection.execute(f"PRAGMA synchronous={level}")
+        statement = f"INSERT INTO {table.name} ({names}) VALUES ({', '.join('?' * len(table.c))})"
+        _insert_into_sqlite(connection.connection.driver_connection, statement, rows, durable)
+        return
+    statement = f"INSERT INTO {table.name} ({names}) VALUES ({', '.join(['%s'] * len(table.c))})"
     with connection.begin():
-        if connection.dialect.name == "postgresql" and not durable:
+        if not durable:
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
-        yield
+        connection.exec_driver_sql(statement, rows)
+
+
+def _insert_into_sqlite(driver: sqlite3.Connection, statement: str, rows: Sequence[tuple], durable: bool) -> None:
+    driver.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+    driver.execute("BEGIN IMMEDIATE")
+    try:
+        driver.executemany(statement, rows)
+        driver.execute("COMMIT")
+    except BaseException:
+        if driver.in_transaction:
+            driver.execute("ROLLBACK")
+        raise
 
 # %% ../../nbs/55a_storage_database.ipynb #trouble
 @contextmanager
@@ -112,7 +129,7 @@ def in_our_words(
     """Turn what a database driver raises into one error of ours that says what happens next."""
     try:
         yield
-    except (exc.SQLAlchemyError, OSError) as error:
+    except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
         said = " ".join(str(getattr(error, "orig", None) or error).split())
         raise kind(f"{where}: {said}. {consequence}") from error
 
@@ -135,7 +152,7 @@ entries = sa.Table(
     sa.Column("source", sa.Text),
     sa.Column("cause_seq", sa.BigInteger),  # null for an input
     sa.Column("kind", sa.Text),
-    sa.Column("payload", sa.LargeBinary),  # the whole entry, JSON
+    sa.Column("payload", sa.LargeBinary),  # the whole entry in JSON, or a block of the market's
     sa.Column("hash", sa.LargeBinary),  # of the hash before it and the payload
 )
 seals = sa.Table(
@@ -189,7 +206,12 @@ def _first_tables(connection: sa.Connection) -> None:
         _refuse_changes(connection, table)
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first_tables,)  # a step is never edited
+def _blocks(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("ALTER TABLE entries ALTER COLUMN payload SET STORAGE EXTERNAL")
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first_tables, _blocks)  # a step is never edited
 _ONE_AT_A_TIME = 7_305_419_102  # PostgreSQL's lock for this: any number that nobody else uses
 
 

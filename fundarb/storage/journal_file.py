@@ -16,7 +16,7 @@ from typing import Self
 
 import msgspec
 
-from ..core.engine import Entry
+from ..core.engine import Entry, Journal
 from ..core.errors import DataError, Halted, InputError
 
 # %% ../../nbs/55_storage_journal_file.ipynb #lines
@@ -80,7 +80,7 @@ class _NewFile:
 _BATCH = 256  # entries that are encoded and written together
 
 
-class FileJournal:
+class FileJournal(Journal):
     """Write a session's entries to a new file of JSON lines, gzipped if it is named .gz."""
 
     def __init__(

@@ -10,10 +10,11 @@ __all__ = ['PortfolioView', 'TOP_UP_BELOW', 'MarketView', 'HeldPair', 'Outlook',
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, get_args
 
 import msgspec
 
+from ..config.settings import PlanName
 from ..core.errors import InputError
 from ..core.events import BookUpdated, Event, PairStateChanged, SessionEnding
 from ..core.events import SignalDetected, TargetPosition
@@ -83,6 +84,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     notional_usd: Decimal  # on each leg (>= 0); 0: close
     reason: str  # for people
     outlook: Outlook | None
+    plan: str = ""  # how it is traded: "taker", "maker" ...; "": as the settings say
+
+    def __post_init__(self) -> None:
+        if self.plan and self.plan not in get_args(PlanName):
+            known = ", ".join(get_args(PlanName))
+            what = f"{self.pair_id}: plan {self.plan!r} is unknown, known are {known}"
+            raise InputError(f"{what}. No target follows from it.")
 
 # %% ../../nbs/30_strategies_base.ipynb #strategy
 class Strategy(Protocol):
@@ -116,7 +124,8 @@ def target_of(
         return wanted if decision.notional_usd > 0 else None
     if held.state in _MOVING or held.held_base == 0:
         return None
-    if decision.notional_usd == 0 or decision.long_venue != held.long_venue:
+    turned = decision.long_venue == held.short_venue or decision.short_venue == held.long_venue
+    if decision.notional_usd == 0 or turned:
         return held.long_venue, held.short_venue, Decimal(0)
     if held.state != "OPEN" or mid_price is None:
         return None
@@ -135,15 +144,16 @@ def _signal(now_ns: int, decision: Decision) -> SignalDetected:
 
 
 def _target(
-    now_ns: int, pair_id: str, legs: tuple[str, str], notional_usd: Decimal, reason: str
+    now_ns: int, pair_id: str, legs: tuple[str, str], usd: Decimal, reason: str, plan: str = ""
 ) -> TargetPosition:
     return TargetPosition(
         ts_init_ns=now_ns,
         pair_id=pair_id,
         long_venue=legs[0],
         short_venue=legs[1],
-        notional_usd=notional_usd,
+        notional_usd=usd,
         reason=reason,
+        plan=plan,
     )
 
 # %% ../../nbs/30_strategies_base.ipynb #signal-service
@@ -182,7 +192,8 @@ class SignalService:
             if decision.outlook is not None:
                 yield _signal(now_ns, decision)
             *legs, notional_usd = target
-            yield _target(now_ns, decision.pair_id, legs, notional_usd, decision.reason)
+            why, plan = decision.reason, decision.plan
+            yield _target(now_ns, decision.pair_id, legs, notional_usd, why, plan)
 
     def _keep(self, event: PairStateChanged) -> Iterable[Event]:
         before = self._held.get(event.pair_id)

@@ -249,6 +249,7 @@ class CrossFunding:
         self._pairs = sorted(pairs, key=lambda pair: pair.pair_id)
         terms = (params.horizon_h, params.leverage, params.leverage, params.capital_rate_year)
         fees = {pair.pair_id: planned_fees(pair.a, pair.b).round_trip_bps for pair in pairs}
+        self._by_legs = {(p.a.symbol, p.a.venue, p.b.venue): p for p in self._pairs}
         self._fixed_bps = {key: fee + capital_cost_bps(*terms) for key, fee in fees.items()}
 
     def evaluate(
@@ -275,6 +276,8 @@ class CrossFunding:
         state = held.state if held else "IDLE"
         if state not in ("IDLE", "OPEN"):
             return _told(pair, Verdict.MOVING, 0, state.lower())
+        if state == "OPEN" and not {held.long_venue, held.short_venue} <= {pair.a.venue, pair.b.venue}:
+            return self._find_away(pair, held, market, now_ns)
         if state == "OPEN":
             silent_h = silence_h(pair, held, market, now_ns)
             side = 1 if held.long_venue == pair.a.venue else -1
@@ -286,6 +289,19 @@ class CrossFunding:
         refused = refusal(pair, look, market, self.params)
         return judge(pair, look, side if state == "OPEN" else 0, refused, self.params)
 
+    def _find_away(
+        self, pair: Pair, held: HeldPair, market: MarketView, now_ns: int
+    ) -> Finding:
+        """Judge a pair with a leg at a third venue by where it stands; it is not added to."""
+        legs = (held.long_venue, held.short_venue)
+        there = [self._by_legs.get((pair.a.symbol, *order)) for order in (legs, legs[::-1])]
+        stands = next((other for other in there if other is not None), None)
+        if stands is None:
+            return _told(pair, Verdict.EXIT, 1, f"stands at {' and '.join(legs)}, no pair of ours")
+        found = self._find(stands, held, market, now_ns)
+        verdict = Verdict.HOLD if found.verdict is Verdict.ADD else found.verdict
+        return msgspec.structs.replace(found, pair=pair, verdict=verdict)
+
     def _decision(self, found: Finding) -> Decision:
         legs = (found.pair.a.venue, found.pair.b.venue)[:: found.side]  # -1: the other way round
         leaves = found.verdict is Verdict.EXIT
@@ -296,6 +312,7 @@ class CrossFunding:
             notional_usd=Decimal(0) if leaves else self.params.notional_usd,
             reason=found.reason,
             outlook=found.outlook,
+            plan="" if self.params.plan == "settings" else self.params.plan,
         )
 
 # %% ../../nbs/31_strategies_cross_funding.ipynb #told

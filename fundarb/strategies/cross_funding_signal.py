@@ -7,12 +7,17 @@ __all__ = ['CrossFundingParams', 'signal', 'signal_knobs']
 
 # %% ../../nbs/30a_strategies_cross_funding_signal.ipynb #imports
 from decimal import Decimal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..config.settings import PlanName
 
 # %% ../../nbs/30a_strategies_cross_funding_signal.ipynb #params
 class CrossFundingParams(BaseModel):
     """What can be chosen about the strategy: units in the names, ranges enforced."""
+
+    schema_version: ClassVar[int] = 2  # 2: `plan` came
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -32,6 +37,7 @@ class CrossFundingParams(BaseModel):
     max_book_age_s: float = Field(30.0, gt=0, le=3600, description="age of a usable book, s")
     max_silence_h: float = Field(12.0, ge=1, le=168, description="silence to leave after, hours")
     cool_down_h: float = Field(24.0, ge=0, le=720, description="from exit to next entry, hours")
+    plan: Literal["settings", PlanName] = Field("settings", description="how legs are traded")
     exclude_symbols: tuple[str, ...] = Field((), description="coins that are not entered")
 
     @model_validator(mode="after")

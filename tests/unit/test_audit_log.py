@@ -15,8 +15,10 @@ import sqlalchemy as sa
 
 from fundarb.core.engine import Engine, EngineHalted, Entry, MemoryJournal, replay, run
 from fundarb.core.errors import DataError, Halted, InputError
-from fundarb.core.events import OrderFilled, SubmitOrder, TimerFired
-from fundarb.core.models import Liquidity
+from fundarb.core.events import BookUpdated, MarkPriceUpdated, OrderFilled, SubmitOrder, TimerFired
+from fundarb.core.models import Level, Liquidity
+from fundarb.storage import audit_log
+from fundarb.storage import database as audit_database
 from fundarb.storage.audit_check import check_log
 from fundarb.storage.audit_log import find_session, new_log, read_last, read_log, reopen_log
 from fundarb.storage.database import migrate, open_database, postgres_url, sqlite_url
@@ -45,6 +47,23 @@ class Buyer:
 
 def tick(seq):
     return TimerFired(ts_init_ns=seq, name="decision")
+
+
+def market(number, start):
+    """What a market says between two ticks."""
+    for at in range(start, start + number):
+        place = {"ts_init_ns": at, "venue": "okx", "symbol": "BTC"}
+        if at % 3:
+            yield BookUpdated(**place, bids=(Level(60_000.0 + at, 0.5),), asks=(Level(60_000.1 + at, 0.25),))
+        else:
+            yield MarkPriceUpdated(**place, mark_price=60_000.0 + at / 7, oracle_price=60_000.0)
+
+
+def in_blocks():
+    """A session in which the market speaks: 20 inputs, a decision, 300 inputs, a decision, 3 inputs."""
+    journal, inputs = MemoryJournal(), [*market(20, 1), tick(30), *market(300, 31), tick(400), *market(3, 401)]
+    run(Engine([Buyer()], journal), inputs, lambda command: None)
+    return journal.entries
 
 
 def recorded(number):
@@ -196,8 +215,9 @@ def test_a_session_that_is_not_there_is_refused_by_name(store):
 def test_an_entry_out_of_order_is_refused_before_it_breaks_the_chain(store):
     entries, log = recorded(3), store.begin()
     log.append(entries[0])
-    log.append(entries[2])
     with pytest.raises(InputError, match="entry #3 comes after #1"):
+        log.append(entries[2])
+    with pytest.raises(Halted, match="entry #3 comes after #1"):
         log.flush()
     with pytest.raises(Halted, match="entry #3 comes after #1"):
         log.append(entries[1])
@@ -245,8 +265,8 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path):
     database = open_database(sqlite_url(tmp_path / "session.sqlite"))
     migrate(database)
     with database.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO schema_steps VALUES (2)")
-    with pytest.raises(InputError, match="at version 2, this fundarb knows 1"):
+        connection.exec_driver_sql("INSERT INTO schema_steps VALUES (3)")
+    with pytest.raises(InputError, match="at version 3, this fundarb knows 2"):
         new_log(database, "a", RECIPE)
 
 
@@ -477,35 +497,174 @@ def test_the_claim_is_not_a_leftover(tmp_path):
     store.again().close()
 
 
-def test_a_batch_is_written_without_a_flush_and_a_flush_is_of_the_durable_kind(tmp_path, monkeypatch):
-    from fundarb.storage import audit_log
+@pytest.fixture
+def commits(monkeypatch):
+    """Whether each commit was of the durable kind, and its last number."""
+    seen, insert_rows = [], audit_log.insert_rows
 
-    kinds, committing = [], audit_log.committing
-    monkeypatch.setattr(audit_log, "committing", lambda c, durable: kinds.append(durable) or committing(c, durable))
+    def insert(connection, table, rows, durable):
+        seen.append((durable, rows[-1][1]))
+        insert_rows(connection, table, rows, durable)
+
+    monkeypatch.setattr(audit_log, "insert_rows", insert)
+    return seen
+
+
+def test_a_batch_is_written_without_a_flush_and_a_flush_is_of_the_durable_kind(tmp_path, commits):
     store = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
     log = store.begin()
-    for entry in recorded(300):
+    for entry in recorded(1200):
         log.append(entry)
-    assert kinds == [False, False]
-    assert len(store.entries()) == 512
+    assert commits == [(False, 2175)], "all that was encoded, but for one row"
+    assert len(store.entries()) == 2175
     log.flush()
     level = log._connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
-    assert (kinds, level) == ([False, False, True], 2)
+    assert (commits[1:], level) == ([(True, 2400)], 2)
     log.abandon()
-    assert len(store.entries()) == 600
+    assert len(store.entries()) == 2400
 
 
-@pytest.mark.parametrize("number", [256, 257, 512, 513])
-def test_a_flush_after_a_batch_always_has_something_to_make_durable(tmp_path, number, monkeypatch):
-    from fundarb.storage import audit_log
-
-    kinds, committing = [], audit_log.committing
-    monkeypatch.setattr(audit_log, "committing", lambda c, durable: kinds.append(durable) or committing(c, durable))
+@pytest.mark.parametrize("number", [127, 128, 129, 256, 2048, 2049, 2176, 2177])
+@pytest.mark.parametrize("spoken", [True, False])
+def test_a_flush_always_has_something_to_make_durable(tmp_path, number, spoken, commits):
     store = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
     log = store.begin()
-    for entry in recorded(number)[:number]:
-        log.append(entry)
+    for seq, event in enumerate(market(number, 1) if spoken else (tick(n) for n in range(number)), 1):
+        log.append_input(seq, event)
+    log.write()
     log.flush()
-    assert kinds[-1] is True
+    assert commits[-1] == (True, number)
+    log.flush()
+    assert commits[-1] == (True, number)
     log.abandon()
     assert len(store.entries()) == number
+
+
+def test_what_was_written_is_seen_by_others_before_it_is_durable(store, commits):
+    log = store.begin()
+    for seq, event in enumerate([*market(5, 1), tick(6), *market(5, 7)], 1):
+        log.append_input(seq, event)
+    log.write()
+    assert [durable for durable, _ in commits] == [False]
+    assert [entry.seq for entry in store.entries()] == [1, 2, 3, 4, 5, 6]
+    log.abandon()
+
+
+# blocks
+
+
+def test_a_market_is_kept_in_blocks_and_what_is_ours_in_rows(store):
+    entries = in_blocks()
+    with store.begin() as log:
+        for entry in entries:
+            log.append_input(entry.seq, entry.message) if entry.cause_seq is None else log.append(entry)
+    assert store.entries() == entries
+    with store.reading() as (connection, session):
+        rows = connection.execute(sa.select(audit_log.entries.c.seq, audit_log.entries.c.kind).where(
+            audit_log.entries.c.session_no == session.session_no).order_by("seq")).all()  # fmt: skip
+        ours = [(seq, kind) for seq, kind in rows if kind != "market"]
+        assert ours == [
+            (e.seq, type(e.message).__name__) for e in entries if type(e.message) in (TimerFired, SubmitOrder)
+        ]
+        assert max(seq for seq, _ in rows) == entries[-1].seq
+        assert len(rows) < 10
+        for number in (1, 2, 3, 4, 5, 130, 200, len(entries), len(entries) + 1):
+            assert read_last(connection, session, number) == entries[-number:]
+        for from_seq in (1, 2, 20, 21, 22, 23, 24, 100, 322, 326, 327):
+            assert list(read_log(connection, session, from_seq)) == entries[from_seq - 1 :]
+    assert store.flaws() == []
+
+
+def test_a_market_that_did_not_come_from_outside_keeps_its_envelope(store):
+    odd = [
+        Entry(seq=seq, cause_seq=cause, source=source, message=message)
+        for seq, (cause, source, message) in enumerate(
+            zip((None, 1, None, None), ("input", "input", "Feed", "input"), market(4, 1), strict=True), 1
+        )
+    ]
+    with store.begin() as log:
+        for entry in odd:
+            log.append(entry)
+    assert store.entries() == odd
+    assert store.flaws() == []
+
+
+BLOCKS = [20, 128, 256, 322, 327]  # where the blocks of `in_blocks` end
+
+
+@pytest.fixture
+def spoken(store):
+    with store.begin() as log:
+        for entry in in_blocks():
+            log.append(entry)
+    with store.reading() as (connection, session):
+        query = f"SELECT seq FROM entries WHERE kind = 'market' AND session_no = {session.session_no} ORDER BY seq"
+        assert [*connection.exec_driver_sql(query).scalars()] == BLOCKS
+    return store
+
+
+@pytest.mark.parametrize("seq", [20, 256, 327])
+@pytest.mark.parametrize("field", ["seq", "session_no", "ts_ns", "source", "cause_seq", "kind", "payload", "hash"])
+def test_one_changed_byte_of_a_block_is_located(spoken, field, seq):
+    change(spoken, "entries", field, seq, seed=(field, seq))
+    assert spoken.flaws() == [(seq, field)]
+
+
+def test_every_byte_of_a_block_counts_and_is_told(spoken):
+    with spoken.reading() as (connection, session):
+        query = f"SELECT payload FROM entries WHERE session_no = {session.session_no} AND seq = 128"
+        payload = connection.exec_driver_sql(query).scalar_one()
+    for at in [0, 1, 4, 5, 6, *range(100, len(payload) - 4, 997), *range(len(payload) - 4, len(payload))]:
+        change(spoken, "entries", "payload", 128, seed=at)
+        with spoken.reading() as (connection, _):
+            (flaw,) = check_log(connection, spoken.session_id).flaws
+        was, now = payload[at : at + 1], bytes((payload[at] ^ 1,))
+        assert str(flaw) == f"row 128, payload: byte {at} is {now!r}, was {was!r}"
+        if at:
+            with pytest.raises(DataError, match="row 128 is no entry"):
+                spoken.entries()
+        change(spoken, "entries", "payload", 128, seed=at)
+    assert spoken.flaws() == []
+
+
+@pytest.mark.parametrize(
+    "gone, flaw", [("= 128", (23, "row")), ("BETWEEN 128 AND 256", (23, "row")), ("> 322", (323, "row"))]
+)
+def test_blocks_that_are_gone_are_missed(spoken, gone, flaw):
+    with spoken.unguarded() as connection:
+        number = find_session(connection, spoken.session_id).session_no
+        connection.exec_driver_sql(f"DELETE FROM entries WHERE session_no = {number} AND seq {gone}")
+    assert spoken.flaws() == [flaw]
+
+
+@pytest.mark.parametrize("place", [1, 23, 150, 5000])
+def test_a_block_that_was_moved_is_found_where_it_is(spoken, place):
+    with spoken.unguarded() as connection:
+        number = find_session(connection, spoken.session_id).session_no
+        connection.exec_driver_sql(f"UPDATE entries SET seq = {place} WHERE session_no = {number} AND seq = 128")
+    assert spoken.flaws() == [(128, "seq")]
+
+
+def test_a_session_from_before_the_blocks_is_read_checked_and_gone_on_with(store, monkeypatch):
+    """A database of the first version: one step taken, a row of JSON for every entry."""
+    entries, steps = in_blocks(), audit_database.MIGRATIONS
+    with monkeypatch.context() as former:
+        if store.kind == "sqlite":
+            former.setattr(audit_database, "MIGRATIONS", steps[:1])
+        former.setattr(audit_log, "MARKET_KINDS", frozenset())
+        log = store.begin()
+        for entry in entries[:200]:
+            log.append(entry)
+        log.flush()
+        log.abandon()
+    assert store.flaws() == []
+    assert store.entries() == entries[:200]
+    log = store.again()
+    assert log.last_seq == 200
+    for entry in entries[200:]:
+        log.append(entry)
+    log.close()
+    assert store.entries() == entries
+    assert store.flaws() == []
+    with store.reading() as (connection, _):
+        assert connection.exec_driver_sql("SELECT count(*) FROM schema_steps").scalar_one() == 2

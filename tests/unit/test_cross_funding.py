@@ -177,6 +177,7 @@ def test_the_unknown_neither_enters_nor_leaves(place, held):
         {"max_book_age_s": 0},
         {"max_silence_h": 0.5},
         {"cool_down_h": -1},
+        {"plan": "vwap"},
         {"exclude_symbols": "BTC"},
         {"enter_edge": 5},
     ],

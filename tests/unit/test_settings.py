@@ -231,7 +231,7 @@ BAD_LINES = [
     ("5, 10, 20 ", "5,, 10 ", "repair_collars_bps = '5,, 10': should be a valid decimal"),
     ("5, 10, 20 ", "5, 10, 40 ", "settings.ini: [execution] uses a collar of 40 bps: [limits] collar_bps is 20"),
     ("entry_collar_bps = 5 ", "entry_collar_bps = 25", "uses a collar of 25 bps: [limits] collar_bps is 20"),
-    ("repair_deadline_s = 60", "repair_deadline_s = 5", "3 repairs of hedge_timeout_s take 6 s: repair_deadline_s"),
+    ("repair_deadline_s = 60", "repair_deadline_s = 1", "hedge_timeout_s is 2: repair_deadline_s is 1"),
     ("max_leverage_x = 3", "max_leverage_x = 11", "max_leverage_x is 11: [venues.hyperliquid] grants 10"),
     ("quote = USDT", "quote = EUR", "[venues.binance] quote = 'EUR': should be 'USDT' or 'USDC'"),
     ("taker_fee_bps = 5.0", "taker_fee_bps = -1", "[venues.binance] taker_fee_bps = '-1': should be at least 0"),
