@@ -52,21 +52,22 @@ class Chores:
             self._silent_looks[event.venue] = 0
         elif isinstance(event, FundingRealised) and self._ledger is not None:
             venue = event.funding.venue
-            if venue in self._sources and venue not in self._asking and self._awaited(venue):
+            if venue in self._sources and venue not in self._asking and self.awaited(venue):
                 self._asking.add(venue)
                 self._tasks.start(f"{venue} payments", self._read_payments(venue))
 
-    def _awaited(self, venue: str) -> list[int]:
+    def awaited(self, venue: str) -> list[int]:  # instants, ns since 1970, UTC, oldest first
+        """List the settlements that a venue still has to pay or charge."""
         return sorted(when for at, _, when in self._ledger.settlements.awaited if at == venue)
 
     async def _read_payments(self, venue: str) -> None:
         try:
             for pause_s in PAYMENT_PAUSES_S:
                 await asyncio.sleep(pause_s)
-                if not (awaited := self._awaited(venue)):
+                if not (awaited := self.awaited(venue)):
                     return
                 await self.read_payments(venue, awaited[0] - SECOND_NS)
-            self._log.warning("payments do not come", venue=venue, settlements=len(self._awaited(venue)))
+            self._log.warning("payments do not come", venue=venue, settlements=len(self.awaited(venue)))
         finally:
             self._asking.discard(venue)
 

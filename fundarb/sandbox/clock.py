@@ -176,7 +176,8 @@ class SandboxClock(Steps):
                 await self._running.wait()
                 last_s = self._wall()
             pace, now_s = self._pace(), self._wall()
-            passed_ns, last_s = int(min(now_s - last_s, LEAP_S) * SECOND_NS), now_s
+            passed_s, last_s = now_s - last_s, now_s
+            passed_ns = int(min(passed_s, LEAP_S if pace > 1 else BEAT_S) * SECOND_NS)
             if not pace:
                 await self._go_on()
                 last_s = self._wall()
@@ -186,7 +187,6 @@ class SandboxClock(Steps):
                 beat_s = self._wall()
                 self.world.beat()
                 await self.settle()  # a beat may be what a trader's timer waits for
-                last_s = self._wall()
             if self.busy():  # ask again, or who was busy once would be so until the next news
                 await self.settle()
                 last_s = self._wall()
