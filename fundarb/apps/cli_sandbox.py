@@ -9,7 +9,7 @@ __all__ = ['serve', 'show', 'sandbox', 'open_sandbox', 'register']
 import asyncio
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,11 +17,15 @@ from rich.console import Console
 from ..config.settings import Settings, load_settings
 from ..core.errors import FundarbError
 from ..core.numbers import utc_text
-from ..sandbox.host import OPENERS, Sandbox, recorded_market, synthetic_market, write_known
+
+if TYPE_CHECKING:  # half of what `fundarb --help` would have to load
+    from fundarb.sandbox.host import Sandbox
 
 # %% ../../nbs/88c_apps_cli_sandbox.ipynb #run
-async def serve(sandbox: Sandbox, console: Console, json_file: Path | None, stop: asyncio.Event) -> None:
+async def serve(sandbox: "Sandbox", console: Console, json_file: Path | None, stop: asyncio.Event) -> None:
     """Keep a sandbox open until it is to stop."""
+    from fundarb.sandbox.host import write_known
+
     async with sandbox:
         known = sandbox.known()
         if json_file is not None:
@@ -30,7 +34,7 @@ async def serve(sandbox: Sandbox, console: Console, json_file: Path | None, stop
         await stop.wait()
 
 
-def show(known: dict[str, Any], sandbox: Sandbox, console: Console) -> None:
+def show(known: dict[str, Any], sandbox: "Sandbox", console: Console) -> None:
     """Print where everything is."""
     for venue in sandbox.servers:
         console.print(f"[bold]{venue}[/bold]")
@@ -65,15 +69,17 @@ def sandbox(
 
 def open_sandbox(
     settings: Settings, data: Path | None, seed: int, days: int, speed: float, tls: bool, paused: bool, coins: int
-) -> Sandbox:
+) -> "Sandbox":
     """Choose the market, and put the deposits of the settings on its venues."""
+    from fundarb.sandbox.host import OPENERS, Sandbox, recorded_market, synthetic_market
+
     market = synthetic_market(seed, days, coins=coins) if data is None else recorded_market(data, settings.venues)
     venues = {terms.venue for terms in market.instruments} & OPENERS.keys()
     deposits = {venue: settings.venues[venue].deposit_usd for venue in venues}
     return Sandbox(market, deposits, speed, tls, paused)
 
 
-async def _until_stopped(sandbox: Sandbox, json_file: Path | None) -> None:
+async def _until_stopped(sandbox: "Sandbox", json_file: Path | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import aiohttp
 from rich.console import Console
 
-from .connect import sandbox_way
+from .connect import load_adapters, sandbox_way
 from .live_trader import LivePlan, run_live
 from ..config.parameters import ParameterSet
 from ..config.settings import Settings
@@ -90,7 +90,7 @@ class Pace:
             self._holding.cancel()
 
 # %% ../../nbs/87_apps_demo.ipynb #run-demo
-BARS_H = 6  # hours between two reads of bars: they move slowly, and each is a request per coin and venue
+BARS_H = 12  # hours between two reads of bars: they move slowly, and each is a request per coin and venue
 
 
 async def run_demo(
@@ -104,7 +104,11 @@ async def run_demo(
     deposits = {venue: settings.venues[venue].deposit_usd for venue in venues}
     name = f"demo-{plan.seed}-{plan.days}"
     folder = settings.paths.runs / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{name}"
+    said = f"{plan.days} days from seed {plan.seed}, {', '.join(symbols)}"
+    console.print(f"exchanges    {', '.join(venues)}, played on this machine: {said}. No keys, no network.", highlight=False, soft_wrap=True)
+    loading = asyncio.ensure_future(asyncio.to_thread(load_adapters, venues))  # there is a second core
     async with sandbox_process(plan.seed, plan.days, deposits, symbols, coins=plan.coins) as file:
+        await loading
         way = sandbox_way(file, settings)
         pace = Pace(way.control, way.clock, market, plan.seconds)
         origin = {"market": "synthetic", "seed": plan.seed, "days": plan.days, "coins": plan.coins, "venues": venues, "symbols": symbols}

@@ -269,7 +269,9 @@ class LiveSession:
                 self.inbox.timers += session_timers(self.inbox.clock(), self.plan.bars_h)
                 self.pace.keep_up(lambda: loop.is_quiet() and not self._is_reading(), self._until_ns)
                 closed = await loop.trade(self.core.execution, ending=bool(self.course.ended_because))
-                return closed, await self._settle_up(loop)
+                reports = await self._settle_up(loop)
+                self.screen.close(self.inbox.clock())
+                return closed, reports
             except FundarbError as error:
                 about = {"severity": "critical", "scope": "portfolio", "text": f"the session stopped: {error}"}
                 self.courier.hear(AlertRaised(ts_init_ns=self.inbox.clock(), **about))
@@ -400,5 +402,6 @@ async def run_live(
     if not plan.simulated:
         result["reconciliation"] = reconciliation(session.core, reports)
     save_run(plan.folder, result, session.recorder)
-    logger(component="live").info("session ended", session=spec.session_id, net_pnl=result["net_pnl"], closed=closed)
+    with logging_to(plan.folder / "log.jsonl", settings), log_session(spec.session_id):
+        logger(component="live").info("session ended", net_pnl=result["net_pnl"], closed=closed)
     return result

@@ -101,7 +101,7 @@ def print_result(result: dict[str, Any], console: Console) -> None:
     table.add_row("total", *_row(result), str(result["round_trips"]), style="bold")
     console.print(table)
     for line in _lines(result):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _row(parts: dict[str, Any]) -> Iterable[str]:
@@ -109,6 +109,16 @@ def _row(parts: dict[str, Any]) -> Iterable[str]:
     yield f"{-Decimal(parts['slippage']):+.2f}"
     yield f"{Decimal(parts['funding_pnl']):+.2f}"
     yield f"{-Decimal(parts['fees']):+.2f}"
+
+
+def _compared(books: dict[str, Any]) -> str:
+    apart = [venue for venue, said in books.items() if said["venue_equity"] != said["ledger_equity"]]
+    unsaid = [venue for venue in apart if books[venue]["venue_equity"] is None]
+    if unsaid:
+        return f"no answer from {', '.join(sorted(unsaid))}: compare by hand"
+    if apart:
+        return f"the ledger differs from {', '.join(sorted(apart))}: see reconciliation in result.json"
+    return f"{', '.join(sorted(books))} say of us what our ledger says, to the last digit"
 
 
 def _lines(result: dict[str, Any]) -> Iterable[str]:
@@ -122,6 +132,8 @@ def _lines(result: dict[str, Any]) -> Iterable[str]:
     yield f"in market    {result['time_in_market_frac']:.1%} of the time, {result['fills']} fills"
     naked, seconds = Decimal(result["max_naked_usd"]), result["max_naked_s"]
     yield f"naked        at most {naked:,.2f} USD, at longest {seconds:,.1f} s"
+    if books := result.get("reconciliation"):
+        yield f"books        {_compared(books)}"
     if result["liquidations"]:
         yield f"liquidated   {result['liquidations']} positions"
 

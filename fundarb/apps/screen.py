@@ -38,19 +38,25 @@ class Screen:
     ) -> None:
         self.console, self._board, self._line_ns = console, board, line_every_h * HOUR_NS
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        self._drawn_s, self._period = 0.0, 0
+        self._drawn_s, self._period, self._begun = 0.0, 0, False
 
     def see(self, event: Event) -> None:
         """Look at an event after the core has dealt with it."""
+        self._begun = self._begun or isinstance(event, TimerFired)  # before its first second a session hears the past
         if self.live is not None:
-            if time.monotonic() - self._drawn_s > REDRAW_S:
+            if self._begun and time.monotonic() - self._drawn_s > REDRAW_S:
                 self.live.update(self._board.draw(event.ts_init_ns), refresh=True)
                 self._drawn_s = time.monotonic()
         elif isinstance(event, TimerFired):
             period = event.ts_init_ns // self._line_ns
             if period != self._period:
-                self.console.print(self._board.headline(event.ts_init_ns), highlight=False)
+                self.console.print(self._board.headline(event.ts_init_ns), highlight=False, soft_wrap=True)
             self._period = period
+
+    def close(self, now_ns: int) -> None:
+        """Draw the board as the session leaves it."""
+        if self.live is not None and self._begun:
+            self.live.update(self._board.draw(now_ns), refresh=True)
 
 # %% ../../nbs/85a_apps_screen.ipynb #interrupt
 @contextmanager

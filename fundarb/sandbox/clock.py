@@ -150,14 +150,6 @@ class Steps(ClockHand):
             self.world.beat()
         await self.settle()
 
-    async def advance(self, to_ns: int) -> None:
-        """Go to a time step by step, whether anybody is busy or not."""
-        while (due_ns := self.world.next_ns) is not None and due_ns <= to_ns:
-            await self.step()
-        self.world.advance(to_ns)
-        self.world.beat()
-        await self.settle()
-
 # %% ../../nbs/70b_sandbox_clock.ipynb #run
 TICK_S = 0.01  # wall time between two looks while the clock runs at a pace
 BEAT_S = 1.0  # market time after which the latest prices are said again
@@ -167,6 +159,14 @@ LEAP_S = 0.1  # wall time that is made up for at once: a machine that stood stil
 
 class SandboxClock(Steps):
     """Moves a world through time, no faster than its clients can follow."""
+
+    async def advance(self, to_ns: int) -> None:
+        """Go to a time step by step, whether anybody is busy or not."""
+        while (due_ns := self.world.next_ns) is not None and due_ns <= to_ns:
+            await self.step()
+        self.world.advance(to_ns)
+        self.world.beat()
+        await self.settle()
 
     async def run(self) -> None:
         """Go on until cancelled."""

@@ -23,7 +23,6 @@ from msgspec.structs import replace
 
 from ..core.errors import InputError
 from ..core.models import Instrument
-from ..data_providers.history import HistoryFeed, choose_legs, open_source
 from ..data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
 from ..data_providers.synthetic_cast import USUAL
 from .binance import BinanceServer
@@ -69,6 +68,8 @@ def recorded_market(
     stated: Mapping[str, Any],  # by venue, what the settings say: StatedTerms and BookTerms in one
 ) -> Market:
     """Open recorded data of the venues that the sandbox has; raise DataError if there are none."""
+    from fundarb.data_providers.history import HistoryFeed, choose_legs, open_source  # pandas, for this alone
+
     source = open_source(folder, {venue: float(terms.rate_cap) for venue, terms in stated.items()})
     venues = [venue for venue in OPENERS if venue in stated and any(leg[0] == venue for leg in source.legs())]
     legs, _ = choose_legs(source, venues or list(OPENERS), None)

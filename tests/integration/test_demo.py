@@ -4,6 +4,9 @@ import asyncio
 import dataclasses
 import io
 import json
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,9 +41,34 @@ def watched(folder, plan):
     return asyncio.run(run_demo(settings_for(folder), eager(), plan, console))
 
 
+@contextmanager
+def others_at_work(processes):
+    """Keep the machine busy with what has nothing to do with us."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for each in busy:
+            each.kill()
+            each.wait()
+
+
+PLAN = DemoPlan(seed=7, days=2, symbols=("DOGE", "LINK"))
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return watched(tmp_path_factory.mktemp("runs"), DemoPlan(seed=7, days=2, symbols=("DOGE", "LINK")))
+    return watched(tmp_path_factory.mktemp("runs"), PLAN)
+
+
+def orders_and_fills(folder):
+    with opened_record(folder, StorageSettings()) as record:
+        told = [entry.message for entry in record.entries]
+    return sorted(
+        (each.ts_event_ns, each.venue, each.symbol, each.client_order_id, each.trade_id, each.qty_base, each.price, each.fee)
+        for each in told
+        if type(each).__name__ == "OrderFilled"
+    )
 
 
 def test_it_trades_pays_and_leaves_nothing_open(run):
@@ -56,6 +84,17 @@ def test_every_venue_says_what_the_ledger_says(run):
     assert set(written["reconciliation"]) == {"binance", "hyperliquid", "okx"}
     for venue, books in written["reconciliation"].items():
         assert books["ledger_equity"] == books["venue_equity"], venue
+
+
+def test_a_busy_machine_comes_to_the_same_result_only_later(run, tmp_path, capfd):
+    result, folder = run
+    with others_at_work(2):
+        again, other = watched(tmp_path, PLAN)
+    assert orders_and_fills(other) == orders_and_fills(folder) != []
+    told = ("net_pnl", "funding_pnl", "fees", "price_pnl", "fills", "settlements_booked", "max_naked_s")
+    assert {name: again[name] for name in told} == {name: result[name] for name in told}
+    assert "session ended" in (other / "log.jsonl").read_text()
+    assert capfd.readouterr().err == ""  # and not between the lines that a person reads
 
 
 def test_it_replays(run):
