@@ -16,7 +16,7 @@ from .binance_private import AccountDesk, SettingsDesk, elsewhere, spot_answer
 from .binance_public import PublicDesk
 from .binance_sockets import BinanceSockets
 from .binance_streams import ListenKeys
-from .clock import Traffic
+from .traffic import Traffic
 from .faults import FaultBook
 from .wire import Answer, Call
 from .world import World

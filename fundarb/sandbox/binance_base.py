@@ -13,7 +13,7 @@ from .binance_gate import Keys, Limiter
 from .binance_market import VENUE, PublishedBook
 from .binance_orders import OrderDesk
 from .binance_streams import ListenKeys, UserStream
-from .clock import Traffic
+from .traffic import Traffic
 from .faults import ErrorAnswer, FaultBook, ScriptedFates
 from .server import VenueServer
 from .wire import Answer

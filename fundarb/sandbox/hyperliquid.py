@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from .clock import Traffic
+from .traffic import Traffic
 from .faults import ErrorAnswer, FaultBook, StaleSnapshot
 from .hyperliquid_actions import perform, trip_switch
 from .hyperliquid_desk import BadShape

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.events import BookUpdated, CandleClosed, Event, FundingPaid, FundingPredicted
 from ..core.events import FundingRealised, MarkPriceUpdated, OrderAccepted
-from .clock import Traffic
+from .traffic import Traffic
 from .faults import FaultBook
 from .hyperliquid_account import fill_row, funding_update, long_order, order_update
 from .hyperliquid_actions import trip_switch

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ..core.numbers import DAY_NS, exact
 from ..exchanges.simulated_account import margin
-from .clock import Traffic
+from .traffic import Traffic
 from .faults import Delist, Fault, FaultBook
 from .manners import RateWindow
 from .okx_account import balance_row, order_row, position_row

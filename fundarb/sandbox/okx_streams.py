@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.events import BookUpdated, CandleClosed, Event, FundingPaid, FundingPredicted
 from ..core.events import FundingRealised, FundingScheduled, MarkPriceUpdated, OrderAccepted, OrderFilled
-from .clock import Traffic
+from .traffic import Traffic
 from .faults import FaultBook
 from .okx_account import order_row, pushed_row, told_fill
 from .okx_gate import Keys

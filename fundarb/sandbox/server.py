@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from ..core.events import BookUpdated, Event
 from ..core.models import Instrument
-from .clock import Traffic
+from .traffic import Traffic
 from .faults import ANY_REQUEST, CrossBook, Delay, Disconnect, Down, ErrorAnswer, Fault
 from .faults import FaultBook, Hang, KeyRights, Lag, Late, RefuseConnect, Reset, SkewClock, Truncate
 from .wire import Answer, Call, Socket, cut

@@ -12,7 +12,7 @@ from fundarb.exchanges.base import Credentials
 from fundarb.exchanges.connection import HOSTS, Connection
 from fundarb.exchanges.venues import ADAPTERS, adapter_for
 from fundarb.sandbox.binance import BinanceServer
-from fundarb.sandbox.clock import Traffic
+from fundarb.sandbox.traffic import Traffic
 from fundarb.sandbox.faults import FaultBook
 from fundarb.sandbox.hyperliquid import HyperliquidServer
 from fundarb.sandbox.okx import OkxServer

@@ -22,7 +22,7 @@ from fundarb.core.events import BookUpdated, FundingPredicted, FundingRealised, 
 from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
 from fundarb.core.models import Instrument, Level
 from fundarb.core.numbers import HOUR_NS, MINUTE_NS, SECOND_NS, utc_ns
-from fundarb.sandbox.clock import Traffic
+from fundarb.sandbox.traffic import Traffic
 from fundarb.sandbox.faults import DropPush, ErrorAnswer, FaultBook, Reset
 from fundarb.sandbox.hyperliquid import HyperliquidServer
 from fundarb.sandbox.okx import OkxServer

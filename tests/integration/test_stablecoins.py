@@ -13,7 +13,7 @@ from fundarb.exchanges.connection import HOSTS, Connection
 from fundarb.exchanges.venues import adapter_for
 from fundarb.risk.gate import RiskGate
 from fundarb.risk.health import Stablecoins
-from fundarb.sandbox.clock import Traffic
+from fundarb.sandbox.traffic import Traffic
 from fundarb.sandbox.faults import FaultBook
 from fundarb.sandbox.okx import OkxServer
 from fundarb.sandbox.okx_gate import Keys

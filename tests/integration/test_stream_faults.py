@@ -13,7 +13,7 @@ from fundarb.exchanges import public_streams
 from fundarb.exchanges.connection import HOSTS, Connection
 from fundarb.exchanges.venues import adapter_for
 from fundarb.sandbox.binance import BinanceServer
-from fundarb.sandbox.clock import Traffic
+from fundarb.sandbox.traffic import Traffic
 from fundarb.sandbox.faults import DropPush, FaultBook, Freeze, MutePongs
 from fundarb.sandbox.hyperliquid import HyperliquidServer
 from fundarb.sandbox.okx import OkxServer

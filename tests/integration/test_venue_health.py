@@ -14,7 +14,7 @@ from fundarb.exchanges.connection import HOSTS, Connection
 from fundarb.exchanges.venues import adapter_for
 from fundarb.risk.health import VenueHealth
 from fundarb.sandbox.binance import BinanceServer
-from fundarb.sandbox.clock import Traffic
+from fundarb.sandbox.traffic import Traffic
 from fundarb.sandbox.faults import Delay, ErrorAnswer, FaultBook, SkewClock
 from fundarb.sandbox.world import World
 
