@@ -115,7 +115,7 @@ class LiveLoop:
     async def trade(
         self,
         execution: ExecutionService,
-        patience_s: float = 120.0,  # wall time from the wish to end until it is given up
+        patience_s: float = 300.0,  # wall time from the wish to end: a charge window, the closing, a repair, and reserve
         ending: bool = False,  # the end was asked for before
     ) -> bool:  # everything is closed
         """Trade until the session has ended; return whether nothing is left open."""

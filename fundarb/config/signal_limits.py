@@ -51,7 +51,7 @@ def _faults(part: Mapping[str, Any]) -> Iterator[str]:
     for name, floor in PART_FLOORS.items():
         value = _number(part.get(name))
         if value is not None and not value > floor:
-            yield f"{name} {value:.3f}"
+            yield f"{name} {value:.3f}, above {floor:g} asked"
 
 
 _NAMED = 3  # parts at fault that a message names

@@ -9,7 +9,7 @@ __all__ = ['Incident', 'PREMIUM_STEP', 'RATE_STEP', 'SETTLED_AFTER_NS', 'BOOK_AF
 
 # %% ../../nbs/27_data_providers_synthetic.ipynb #imports
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from functools import partial
 from itertools import repeat
 from operator import mul
@@ -197,7 +197,7 @@ class FundingDesk:
             venue=self._instrument.venue,
             symbol=self._instrument.symbol,
             kind=kind,
-            rate=rate.quantize(RATE_STEP),
+            rate=rate.quantize(RATE_STEP, rounding=ROUND_HALF_EVEN),
             interval_h=self.interval_h,
             settlement_time_ns=self.next_ns,
             ts_init_ns=now_ns,

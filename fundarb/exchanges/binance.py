@@ -17,7 +17,7 @@ from ..core.errors import ExchangeError
 from ..core.events import AccountReported, FundingPaid, FundingRealised, SubmitOrder
 from ..core.funding import snap_settlement_ns
 from ..core.numbers import DAY_NS, HOUR_NS
-from .base import Credentials, few_at_once
+from .base import Credentials, few_at_once, read_pages
 from .binance_words import UNLISTED_H, BinanceWire, read_order, read_trade, read_update, wire_up
 from .ccxt_adapter import CcxtAdapter
 from .ccxt_client import EXPIRES_MS, reason_of, told
@@ -221,12 +221,20 @@ class _Orders(_Frames):
         for each in [wired] if wired else [self.wired[coin] for coin in sorted(self.active)]:
             start_ns = since_ns
             while start_ns < self.clock() + HOUR_NS:
-                words = {"symbol": each.instrument.venue_symbol, "startTime": start_ns // MS, "limit": 1000}
-                words["endTime"] = (start_ns + 7 * DAY_NS) // MS - 1
-                rows = await self.client.read(self.client.polling.fapiPrivateGetUserTrades, words)
+                rows = await self._trades(each, start_ns // MS)
                 found += [read_trade(each, row, await self._name_of(each, str(row["orderId"]))) for row in rows]
-                start_ns = int(rows[-1]["time"]) * MS + 1 if len(rows) == 1000 else start_ns + 7 * DAY_NS
+                start_ns += 7 * DAY_NS
         return found
+
+    async def _trades(self, wired: Wired, from_ms: int) -> list[Any]:
+        """Read the trades of seven days."""
+        words = {"symbol": wired.instrument.venue_symbol, "endTime": from_ms + 7 * DAY_NS // MS - 1, "limit": 1000}
+        return await read_pages(
+            lambda since_ms: self.client.read(self.client.polling.fapiPrivateGetUserTrades, words | {"startTime": since_ms}),
+            from_ms,
+            1000,
+            lambda row: (int(row["time"]), row["id"]),
+        )
 
     async def _name_of(self, wired: Wired, order_id: str) -> str:
         """Name the order of a trade; one that is not of this session is asked for once."""
@@ -275,10 +283,14 @@ class BinanceAdapter(_Orders):
 
     async def funding_payments(self, since_ns: int) -> list[FundingPaid]:
         """Read payments; the income record has the amount, the funding history its rate and mark."""
-        words = {"incomeType": "FUNDING_FEE", "startTime": since_ns // MS, "limit": 1000}
-        rows = await self.client.read(self.client.polling.fapiPrivateGetIncome, words)
+        words, income = {"incomeType": "FUNDING_FEE", "limit": 1000}, self.client.polling.fapiPrivateGetIncome
         paid = []
-        for row in rows:
+        for row in await read_pages(
+            lambda since_ms: self.client.read(income, words | {"startTime": since_ms}),
+            since_ns // MS,
+            1000,
+            lambda row: (int(row["time"]), row["symbol"]),
+        ):
             wired = self.by_name.get(row["symbol"])
             if wired is not None:
                 at_ns = snap_settlement_ns(int(row["time"]) * MS)

@@ -17,7 +17,7 @@ import ccxt.pro
 from ..core.events import AccountReported, FundingPaid, FundingRealised, SubmitOrder
 from ..core.funding import PriceBasis, next_settlement_ns, snap_settlement_ns
 from ..core.models import Instrument, Liquidity
-from .base import Credentials
+from .base import Credentials, read_pages
 from .ccxt_adapter import CcxtAdapter
 from .ccxt_client import EXPIRES_MS, reason_of, told
 from .dead_mans_switch import keep_armed
@@ -349,18 +349,17 @@ class _Trades(_Orders):
 
     async def read_fills(self, since_ns: int, wired: Wired | None = None) -> list[WireFill]:
         """Read our trades, at most 2000 a request, the last 10000 that the venue keeps."""
-        found: dict[str, WireFill] = {}
-        start_ms, rows = since_ns // MS, [None] * 2000
-        while len(rows) >= 2000:
-            rows = await self.info("userFillsByTime", user=self.address, startTime=start_ms)
-            for raw in rows:
-                each = self.by_name.get(raw["coin"])
-                if each is not None and wired in (None, each):
-                    fill = read_fill(each, raw, await self._name_of(raw), self.address)
-                    found[fill.trade_id] = fill
-            last_ms = max((int(raw["time"]) for raw in rows), default=0)
-            start_ms = last_ms if last_ms > start_ms else last_ms + 1
-        return list(found.values())
+        found = []
+        for raw in await read_pages(
+            lambda since_ms: self.info("userFillsByTime", user=self.address, startTime=since_ms),
+            since_ns // MS,
+            2000,
+            lambda raw: (int(raw["time"]), raw["tid"]),
+        ):
+            each = self.by_name.get(raw["coin"])
+            if each is not None and wired in (None, each):
+                found.append(read_fill(each, raw, await self._name_of(raw), self.address))
+        return found
 
     async def _name_of(self, raw: dict[str, Any]) -> str:
         """Name the order of a trade, which need not be ours; ask the venue once."""
@@ -401,12 +400,11 @@ class HyperliquidAdapter(_Trades):
 
     async def funding_payments(self, since_ns: int) -> list[FundingPaid]:
         """Read payments, at most 500 a request."""
-        paid, start_ms, rows = [], since_ns // MS, [None] * 500
-        while len(rows) >= 500:
-            rows = await self.info("userFunding", user=self.address, startTime=start_ms)
-            for raw in rows:
-                wired = self.by_name.get(raw["delta"]["coin"])
-                if wired is not None:
-                    paid.append(self._payment(wired, raw["time"], raw["delta"]))
-            start_ms = int(rows[-1]["time"]) + 1 if rows else 0
-        return paid
+        rows = await read_pages(
+            lambda since_ms: self.info("userFunding", user=self.address, startTime=since_ms),
+            since_ns // MS,
+            500,
+            lambda raw: (int(raw["time"]), raw["delta"]["coin"]),
+        )
+        told_of = [(self.by_name.get(raw["delta"]["coin"]), raw) for raw in rows]
+        return [self._payment(wired, raw["time"], raw["delta"]) for wired, raw in told_of if wired is not None]

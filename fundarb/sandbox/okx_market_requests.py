@@ -46,13 +46,6 @@ def _tickers(server: OkxScreens, asked: Asked) -> list[Any]:
     return [ticker_row(s, server.book(s)[0], server.day(s), server.world.now_ns) for s in server.swaps(asked)]
 
 
-def _index(server: OkxScreens, asked: Asked) -> list[Any]:
-    """Show the index of the dollar coins; that of the swaps' coins is their mark."""
-    worth = server.coins_usd if asked.get("quoteCcy", "USD") == "USD" else {}
-    rows = [{"instId": f"{coin}-USD", "idxPx": f"{usd:g}", "ts": str(server.now_ms)} for coin, usd in worth.items()]
-    return [row for row in rows if asked.get("instId") in (None, row["instId"])]
-
-
 def _bars(traded: bool) -> Callable[[OkxScreens, Asked], list[Any]]:
     def answer(server: OkxScreens, asked: Asked) -> list[Any]:
         name = asked.get("instId", "")
@@ -84,9 +77,13 @@ def _limits(server: OkxScreens, asked: Asked) -> list[Any]:
 def _indices(server: OkxScreens, asked: Asked) -> list[Any]:
     name, quote = asked.get("instId"), asked.get("quoteCcy")
     chosen = [s for s in server.desk.swaps.values() if name in (None, s.family) and quote in (None, s.terms.quote)]
-    if name and not chosen:
+    coins = server.coins_usd.items() if quote in (None, "USD") else ()
+    rows = [server.index(swap) for swap in chosen]
+    rows += [{"instId": f"{coin}-USD", "idxPx": f"{usd:g}", "ts": str(server.now_ms)} for coin, usd in coins]
+    rows = [row for row in rows if name in (None, row["instId"])]
+    if name and not rows:
         raise OkxError("51001")
-    return [server.index(swap) for swap in chosen]
+    return rows
 
 
 def _tiers(server: OkxScreens, asked: Asked) -> list[Any]:
@@ -129,6 +126,5 @@ MARKET_PATHS: dict[str, Path] = {
     "GET market/history-mark-price-candles": Path(_bars(False), 20, False),
     "GET market/index-candles": Path(_bars(False), 20, False),
     "GET market/history-index-candles": Path(_bars(False), 20, False),
-    "GET market/index-tickers": Path(_index, 20, False),
     "GET asset/currencies": Path(lambda server, asked: [], 6),
 }

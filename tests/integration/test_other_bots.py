@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 from decimal import Decimal as D
+from decimal import localcontext
 from urllib.parse import urlencode
 
 import ccxt
@@ -20,6 +21,13 @@ from fundarb.sandbox.okx_gate import Keys
 
 SYMBOLS = {"binance": "BTC/USDT:USDT", "hyperliquid": "BTC/USDC:USDC", "okx": "BTC/USDT:USDT"}
 IDS = {"binance": "bot-1", "hyperliquid": "0x" + "ab" * 16, "okx": "bot1"}
+
+
+@pytest.fixture(autouse=True)
+def arithmetic():
+    """Plain ccxt makes the whole thread round half up, and other tests are in it."""
+    with localcontext():
+        yield
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Any services, any inputs: the order has no gap, nothing leaves unwritten, and a replay tells."""
 
+from decimal import ROUND_UP, localcontext
 from decimal import Decimal as D
 
 import msgspec
@@ -372,3 +373,21 @@ def test_a_command_that_nobody_said_is_no_input():
     entry = Entry(seq=1, cause_seq=None, source="input", message=build(CancelOrder, 0, 1))
     assert list(inputs_of([entry])) == []
     assert replay([entry], []) == Divergence(recorded=entry, replayed=None)
+
+
+def test_a_turn_has_its_own_arithmetic_whatever_a_library_has_set():
+    class Halves:
+        def __init__(self):
+            self.found = []
+
+        def handlers(self):
+            return {TimerFired: lambda event: self.found.append(D(2) / D(3)) or ()}
+
+    services, tick = Halves(), TimerFired(ts_init_ns=1, name="tick")
+    engine = Engine([services], MemoryJournal())
+    engine.turn(tick)
+    with localcontext() as context:
+        context.prec, context.rounding = 6, ROUND_UP
+        engine.turn(tick)
+        assert D(2) / D(3) == D("0.666667")
+    assert services.found == [D("0.6666666666666666666666666667")] * 2
