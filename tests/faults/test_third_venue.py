@@ -25,34 +25,16 @@ from fundarb.core.events import (
     SubmitOrder,
     TimerFired,
 )
-from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, KillLevel, Level
+from fundarb.core.funding import FundingKind, FundingRate
+from fundarb.core.models import KillLevel, Level
 from fundarb.core.numbers import SECOND_NS, utc_ns
 from fundarb.exchanges.base import pump
 from fundarb.exchanges.simulated import SimulatedExchange
 from fundarb.portfolio.attribution import attribution
 from fundarb.strategies.base import Decision
+from terms import BINANCE
 
 START_NS = utc_ns("2026-03-02T08:02:10Z")
-BINANCE = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.004"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
 OKX = replace(BINANCE, venue="okx", lot_step_base=D("0.0001"), min_notional_usd=D(5))
 HYPERLIQUID = replace(BINANCE, venue="hyperliquid", lot_step_base=D("0.00001"), min_notional_usd=D(10), taker_fee_bps=D("4.5"))
 VENUES = ("binance", "hyperliquid", "okx")

@@ -10,34 +10,15 @@ from fundarb.config.settings import ExecutionSettings
 from fundarb.core.engine import Engine, MemoryJournal, replay
 from fundarb.core.events import BookUpdated, OrderAccepted, OrderCanceled, OrderFilled, OrderRejected
 from fundarb.core.events import PairIntent, PairStateChanged, SubmitOrder
-from fundarb.core.funding import PriceBasis
-from fundarb.core.models import Instrument, Level, Liquidity, Pair
+from fundarb.core.models import Level, Liquidity, Pair
 from fundarb.core.numbers import SECOND_NS, utc_ns
 from fundarb.data_providers.market_state import MarketState
 from fundarb.execution.desk import OrderDesk
 from fundarb.execution.pair import PAIR_MOVES, PairState
 from fundarb.execution.service import ExecutionService
+from terms import BINANCE
 
 START_NS = utc_ns("2026-03-02T08:01:10Z")
-BINANCE = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.004"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
 PAIR = Pair(a=BINANCE, b=replace(BINANCE, venue="okx", lot_step_base=D("0.0001"), min_notional_usd=D(5)))
 SETTINGS = ExecutionSettings(
     entry_collar_bps=D(5), repair_collars_bps=[D(5), D(10), D(20)], repair_deadline_s=60, delta_tolerance_usd=D(10)

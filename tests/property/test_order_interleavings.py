@@ -29,35 +29,16 @@ from fundarb.core.events import (
     SubmitOrder,
     TimerFired,
 )
-from fundarb.core.funding import PriceBasis
-from fundarb.core.models import Instrument, KillLevel, Level, Liquidity, Pair
+from fundarb.core.models import KillLevel, Level, Liquidity, Pair
 from fundarb.core.numbers import SECOND_NS, utc_ns
 from fundarb.data_providers.market_state import MarketState
 from fundarb.execution.desk import OrderDesk
 from fundarb.execution.orders import ALLOWED, Order, OrderState, hear
 from fundarb.execution.pair import PAIR_MOVES, PairState
 from fundarb.execution.service import ExecutionService
+from terms import BINANCE
 
 START_NS = utc_ns("2026-03-02T08:01:10Z")
-BINANCE = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.004"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
 PAIR = Pair(a=BINANCE, b=replace(BINANCE, venue="okx", lot_step_base=D("0.0001"), min_notional_usd=D(5)))
 VENUES = ("binance", "okx")
 
@@ -294,7 +275,6 @@ def test_what_was_naked_for_a_time_was_naked(rng):
     for trade in traded:
         assert trade.done_base >= 0
         assert trade.naked_usd_s == 0 or trade.max_naked_usd > 0
-
 
 ORDER = OrderPlaced(
     ts_init_ns=START_NS,

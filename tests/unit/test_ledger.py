@@ -12,33 +12,15 @@ from fundarb.core.events import BookUpdated, FundingMissing, FundingPaid, Fundin
 from fundarb.core.events import MarkPriceUpdated, OrderFilled, OrderPlaced, PnlUpdated, PositionChanged
 from fundarb.core.events import PositionLiquidated, TimerFired
 from fundarb.core.funding import FundingKind, FundingRate, PriceBasis, funding_cash
-from fundarb.core.models import Instrument, Liquidity, Pair
+from fundarb.core.models import Liquidity, Pair
 from fundarb.core.numbers import HOUR_NS, MINUTE_NS, utc_ns
 from fundarb.portfolio.attribution import as_json, attribution, held_spans, max_drawdown
 from fundarb.portfolio.books import EntryKind, Ledger, book_transfer, pnl
 from fundarb.portfolio.ledger import LedgerService
 from fundarb.portfolio.positions import FLAT, Holding, Position, apply, average_price, money_text, unrealised
 from fundarb.portfolio.positions import share_cash, share_fill
+from terms import BINANCE
 
-BINANCE = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.004"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
 HYPERLIQUID = replace(
     BINANCE, venue="hyperliquid", interval_h=1, maintenance_frac=D("0.0125"), price_basis=PriceBasis.ORACLE
 )
@@ -140,7 +122,6 @@ def tell(service, *events):
 
 def fresh(*pairs):
     return LedgerService(pairs or (PAIR,), DEPOSITS)
-
 
 ORDERS = [placed(f"b{n}", "binance") for n in (1, 2, 3)] + [placed(f"h{n}", "hyperliquid") for n in (1, 2, 3)]
 LEG_B = [
