@@ -44,7 +44,6 @@ async def story():
             heard.clear()
             async with asyncio.timeout(20):
                 await heard.wait()
-        venues = {"long_venue": "hyperliquid", "short_venue": "okx"}
         return rules.check(pair)  # what the gate asks at every entry
 
     server = OkxServer(world, Traffic(), FaultBook(), Keys("key", "secret", "phrase"))
