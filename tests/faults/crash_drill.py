@@ -159,7 +159,7 @@ class Drill:
         ordered = {order["client_order_id"] for order in self.said("SubmitOrder")}
         booked = {(fill["venue"], fill["trade_id"]) for fill in self.said("OrderFilled")}
         for venue, books in ask(f"{self.control}/state")["venues"].items():
-            ids = Counter(order["client_order_id"] for order in books["orders"])
+            ids = Counter(order["client_order_id"].removeprefix("0x") for order in books["orders"])
             assert not ids or max(ids.values()) == 1, f"{venue} has an order twice: {ids}"
             assert set(ids) <= ordered, f"{venue} has orders that the log does not know: {set(ids) - ordered}"
             assert sum(at == venue for at, _ in booked) <= len(books["fills"]), f"{venue}: more fills booked than there are"
