@@ -140,10 +140,11 @@ def write_checkpoint(
 # %% ../../nbs/55d_storage_checkpoints.ipynb #read
 def read_checkpoints(connection: sa.Connection, session: SessionRow) -> Iterator[Checkpoint]:
     """Read what is kept of a session, the newest first."""
-    mine = sa.select(checkpoints).where(checkpoints.c.session_no == session.session_no)
+    raw = [sa.cast(column, sa.LargeBinary) for column in list(checkpoints.c)[2:]]  # whatever somebody made of it
+    mine = sa.select(checkpoints.c.seq, *raw).where(checkpoints.c.session_no == session.session_no)
     with in_our_words(f"session {session.session_id}", CheckpointRefused, "Nothing was read."):
-        for row in connection.execute(mine.order_by(checkpoints.c.seq.desc())).all():
-            yield Checkpoint(*row[1:])
+        rows = connection.execute(mine.order_by(checkpoints.c.seq.desc())).all()
+    yield from map(Checkpoint._make, rows)
 
 
 def flaw_of(checkpoint: Checkpoint, connection: sa.Connection, session: SessionRow) -> str:  # "": none
