@@ -169,7 +169,11 @@ class SignalService:
         self._pairs = {pair.pair_id: pair for pair in pairs}
         self._held: dict[str, HeldPair] = {}
         self._ending = ""  # why the session ends
-        self.portfolio: PortfolioView = MappingProxyType(self._held)
+
+    @property
+    def portfolio(self) -> PortfolioView:
+        """What is held, for looking at."""
+        return MappingProxyType(self._held)
 
     def handlers(self) -> Mapping[type[Event], Callable[[Event], Iterable[Event]]]:
         """Name what it hears."""
