@@ -683,7 +683,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fundarb.core.engine.Engine.__init__': ('core_engine.html#engine.__init__', 'fundarb/core/engine.py'),
                                      'fundarb.core.engine.Engine._finish': ('core_engine.html#engine._finish', 'fundarb/core/engine.py'),
                                      'fundarb.core.engine.Engine._say': ('core_engine.html#engine._say', 'fundarb/core/engine.py'),
-                                     'fundarb.core.engine.Engine._turn': ('core_engine.html#engine._turn', 'fundarb/core/engine.py'),
+                                     'fundarb.core.engine.Engine.step': ('core_engine.html#engine.step', 'fundarb/core/engine.py'),
                                      'fundarb.core.engine.Engine.turn': ('core_engine.html#engine.turn', 'fundarb/core/engine.py'),
                                      'fundarb.core.engine.EngineHalted': ('core_engine.html#enginehalted', 'fundarb/core/engine.py'),
                                      'fundarb.core.engine.Entry': ('core_engine.html#entry', 'fundarb/core/engine.py'),
