@@ -36,8 +36,9 @@ def trade(
             if exchange.due_ns < now_ns:  # asked first, because mostly there is nothing
                 pump(engine, exchange, now_ns - 1)
             move(event)
-            for command in take(event):
-                exchange.submit(command)
+            if commands := take(event):
+                for command in commands:
+                    exchange.submit(command)
             if exchange.due_ns <= now_ns:
                 pump(engine, exchange, now_ns)
             if watch is not None:

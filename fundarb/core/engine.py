@@ -144,8 +144,9 @@ class Engine:
     def _say(self, messages: Iterable[Message], cause_seq: int, source: str) -> None:
         """Journal messages at birth, and sort those to be heard from those to leave."""
         for message in messages:
-            is_command = type(message) in _COMMANDS
-            if not is_command and type(message) not in self._table:
+            kind = type(message)
+            is_command = kind in _COMMANDS
+            if not is_command and kind not in self._table:
                 raise EngineHalted(f"{source} on #{cause_seq} said {message!r:.80}: unknown message")
             self._last_seq = seq = self._last_seq + 1
             entry = Entry(seq=seq, cause_seq=cause_seq, source=source, message=message)

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from math import floor
+from math import floor, nan
 from pathlib import Path
 
 import event_workload as w
@@ -54,7 +54,7 @@ class Crossing:
         self._end_ns = end_ns
         self._rate = dict.fromkeys(PLACES, 0)
         self._coins = {  # kept here, as the rival's strategy does, and not asked for again at every quote
-            coin: (f"{coin}:{'-'.join(w.VENUES)}", [0.0] * 5)  # bid and ask there, bid and ask here, carry in bps
+            coin: (f"{coin}:{'-'.join(w.VENUES)}", [nan, nan, nan, nan, 0.0])  # bid, ask, bid, ask, carry in bps
             for coin in w.COINS
         }
 
@@ -65,8 +65,6 @@ class Crossing:
         at = 0 if event.venue == "binance" else 2
         seen[at], seen[at + 1] = event.bids[0].price, event.asks[0].price
         bid_a, ask_a, bid_b, ask_b, carry_bps = seen
-        if not bid_a or not bid_b:
-            return ()
         buy_a_bps = (bid_b - ask_a) / ask_a * 1e4 + carry_bps
         sell_a_bps = (bid_a - ask_b) / ask_b * 1e4 - carry_bps
         held = portfolio.get(pair_id)
@@ -77,8 +75,8 @@ class Crossing:
             if self._waits(event):
                 return ()
             return (self._decision(event.symbol, held.long_venue == "binance", Decimal(0)),)
-        if (buy_a_bps <= w.ENTER_BPS and sell_a_bps <= w.ENTER_BPS) or event.ts_init_ns >= self._end_ns:
-            return ()
+        if not (buy_a_bps > w.ENTER_BPS or sell_a_bps > w.ENTER_BPS) or event.ts_init_ns >= self._end_ns:
+            return ()  # as well while a book is unknown: nothing compares with nan
         if self._waits(event):
             return ()
         mid = Decimal(repr(((bid_a + ask_a) / 2 + (bid_b + ask_b) / 2) / 2))
