@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Question', 'INFO', 'listed_as', 'coin_context', 'mids', 'is_own', 'open_orders', 'fills', 'payments', 'role',
-           'asset_data', 'overview', 'ask']
+           'asset_data', 'overview', 'margin_table', 'ask']
 
 # %% ../../nbs/73f_sandbox_hyperliquid_info.ipynb #imports
 from collections.abc import Callable, Mapping
@@ -191,6 +191,11 @@ def overview(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     return said | nothing | more | {"spotState": {"balances": []}}
 
 
+def margin_table(desk: HyperliquidDesk, number: int) -> dict[str, Any]:
+    """Say what a table of leverage grants; of one tier, and called after what it grants."""
+    return {"description": "", "marginTiers": [{"lowerBound": "0.0", "maxLeverage": number}]}
+
+
 def _portfolio(desk: HyperliquidDesk, question: Question) -> list[Any]:
     now_ms, value = ms(desk.world.now_ns), pointed(margin(desk.account).equity)
     profit = pointed(margin(desk.account).equity - desk.account.deposit)
@@ -209,6 +214,7 @@ _SPOT = {
     ],
     "universe": [{"name": "PURR/USDC", "tokens": [1, 0], "index": 0, "isCanonical": True}],
 }
+_NO_DELEGATION = {"totalPendingWithdrawal": "0.0", "nPendingWithdrawals": 0}
 _NO_CASH = {"coin": "USDC", "token": 0, "total": "0.0", "hold": "0.0", "entryNtl": "0.0"}  # all of it is in perpetuals
 _SPOT_CONTEXT = {"prevDayPx": "0.1", "dayNtlVlm": "0.0", "markPx": "0.1", "midPx": None}
 _SPOT_CONTEXT |= {"circulatingSupply": "0.0", "coin": "PURR/USDC", "totalSupply": "0.0", "dayBaseVlm": "0.0"}
@@ -248,6 +254,12 @@ INFO: dict[str, tuple[int, Callable[[HyperliquidDesk, Question], Any]]] = {
     "twapHistory": (20, _own(lambda desk, q: [])),
     "userVaultEquities": (20, _own(lambda desk, q: [])),
     "delegations": (20, _own(lambda desk, q: [])),
+    "delegatorHistory": (20, _own(lambda desk, q: [])),
+    "delegatorRewards": (20, _own(lambda desk, q: [])),
+    "delegatorSummary": (20, lambda desk, q: {"delegated": "0.0", "undelegated": "0.0"} | _NO_DELEGATION),
+    "userToMultiSigSigners": (20, lambda desk, q: None),
+    "liquidatable": (20, lambda desk, q: []),
+    "marginTable": (20, lambda desk, q: margin_table(desk, q["id"])),
     "subAccounts2": (20, lambda desk, q: None),
     "allPerpMetas": (20, lambda desk, q: [universe(desk.listings)]),
     "userDexAbstraction": (20, lambda desk, q: False),

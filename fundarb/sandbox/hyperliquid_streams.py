@@ -135,6 +135,8 @@ def snapshot(desk: HyperliquidDesk, kind: str) -> Any:
     if kind in ("userTwapSliceFills", "userTwapHistory"):
         rows = {"userTwapSliceFills": "twapSliceFills", "userTwapHistory": "history"}[kind]
         return {"isSnapshot": True} | name | {rows: []}
+    if kind == "userNonFundingLedgerUpdates":
+        return {"isSnapshot": True} | name | {"nonFundingLedgerUpdates": []}
     return name | {"spotState": {"balances": []}} if kind == "spotState" else None
 
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #public
