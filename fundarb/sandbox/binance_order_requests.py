@@ -46,8 +46,9 @@ def batch_of(form: Form) -> list[Form]:
 
 def named_orders(form: Form) -> list[Form]:
     """List the orders that a batch wants to have back, by number and by name."""
-    numbers = [("orderId", str(each)) for each in orjson.loads(form.get("orderIdList") or "[]")]
-    ids = [("origClientOrderId", each) for each in orjson.loads(form.get("origClientOrderIdList") or "[]")]
+    form = {name.lower(): value for name, value in form.items()}  # clients write these names both ways
+    numbers = [("orderId", str(each)) for each in orjson.loads(form.get("orderidlist") or "[]")]
+    ids = [("origClientOrderId", each) for each in orjson.loads(form.get("origclientorderidlist") or "[]")]
     if not numbers and not ids:
         raise Refused(-1102, "orderIdList")
     return [{"symbol": form.get("symbol", ""), key: value} for key, value in numbers + ids]

@@ -57,7 +57,7 @@ def _book(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
 def _meta(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     if question.get("dex"):
         raise BadShape(f"unknown dex {question['dex']!r}")
-    return universe(desk.listings)
+    return universe(desk.listings, desk.delisted)
 
 
 def _contexts(desk: HyperliquidDesk, question: Question) -> list[Any]:
@@ -185,7 +185,7 @@ def overview(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     own, nothing = is_own(desk, question.get("user")), {"leadingVaults": [], "totalVaultEquity": "0.0", "twapStates": []}
     nothing |= {"agentAddress": None, "agentValidUntil": None, "spotAssetCtxs": [], "perpsAtOpenInterestCaps": []}
     rests = open_orders(desk, long_order) if own else []
-    said = {"clearinghouseState": _state(desk, question), "openOrders": rests, "meta": universe(desk.listings)}
+    said = {"clearinghouseState": _state(desk, question), "openOrders": rests, "meta": universe(desk.listings, desk.delisted)}
     said |= {"assetCtxs": [coin_context(desk, one) for one in desk.listings], "serverTime": ms(desk.world.now_ns)}
     more = {"cumLedger": pointed(desk.account.deposit), "isVault": False, "user": question["user"].lower()}
     return said | nothing | more | {"spotState": {"balances": []}}
@@ -261,7 +261,7 @@ INFO: dict[str, tuple[int, Callable[[HyperliquidDesk, Question], Any]]] = {
     "liquidatable": (20, lambda desk, q: []),
     "marginTable": (20, lambda desk, q: margin_table(desk, q["id"])),
     "subAccounts2": (20, lambda desk, q: None),
-    "allPerpMetas": (20, lambda desk, q: [universe(desk.listings)]),
+    "allPerpMetas": (20, lambda desk, q: [universe(desk.listings, desk.delisted)]),
     "userDexAbstraction": (20, lambda desk, q: False),
     "isVip": (20, lambda desk, q: False),
     "legalCheck": (20, lambda desk, q: {"ipAllowed": True, "acceptedTerms": True, "userAllowed": True}),

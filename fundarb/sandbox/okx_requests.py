@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-
 from .faults import ErrorAnswer
 from .manners import RateWindow
 from .okx_account_requests import ACCOUNT_PATHS
@@ -92,6 +90,7 @@ PATHS: dict[str, Path] = {
     "GET trade/orders-algo-pending": Path(lambda server, asked: [], 20),
     "GET trade/orders-algo-history": Path(lambda server, asked: [], 20),
     "GET trade/account-rate-limit": Path(_rate, 1),
+    "POST account/position/margin-balance": Path(_no_algo, 20, trades=True),
     "POST trade/order-algo": Path(_no_algo, 20, trades=True),
     "POST trade/cancel-algos": Path(_no_such_algo, 20, trades=True),
     "POST trade/amend-order": Path(change, 60, trades=True),
