@@ -91,6 +91,7 @@ class HyperliquidDesk:
         self.by_symbol = {listed.terms.symbol: listed for listed in self.listings}
         self.by_coin = {listed.coin: listed for listed in self.listings}
         self.records, self.trail = OrderRecords(venue, first_number=77_738_308), PriceTrail(world, venue)
+        self.delisted: set[str] = set()  # coins
         self.agents: set[str] = set()
         self.builders: set[str] = set()
         self.referrer = ""

@@ -7,7 +7,7 @@ __all__ = ['Listing', 'universe', 'levels', 'l2_book', 'best', 'middle', 'contex
            'candle_rows', 'candle_row', 'print_row', 'predicted_row']
 
 # %% ../../nbs/73a_sandbox_hyperliquid_market.ipynb #imports
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -57,12 +57,13 @@ class Listing(NamedTuple):
         return sz > 0 and not (sz * self.terms.units_per_price) % self.terms.lot_step_base
 
 
-def universe(listings: Sequence[Listing]) -> dict[str, Any]:
-    """Write `meta`: what is listed, in the order of asset ids."""
+def universe(listings: Sequence[Listing], gone: Container[str] = ()) -> dict[str, Any]:
+    """Write `meta`: what is listed, in the order of asset ids; what is gone keeps its id."""
     coins = []
     for listed in listings:
         most = {"maxLeverage": int(listed.terms.max_leverage), "marginTableId": int(listed.terms.max_leverage)}
-        coins.append({"szDecimals": listed.sz_decimals, "name": listed.coin} | most)
+        ended = {"isDelisted": True} if listed.terms.symbol in gone else {}
+        coins.append({"szDecimals": listed.sz_decimals, "name": listed.coin} | most | ended)
     most = sorted({int(listed.terms.max_leverage) for listed in listings})
     tables = [[x, {"description": "", "marginTiers": [{"lowerBound": "0.0", "maxLeverage": x}]}] for x in most]
     return {"universe": coins, "marginTables": tables, "collateralToken": 0}

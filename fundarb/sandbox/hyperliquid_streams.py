@@ -14,7 +14,7 @@ from typing import Any
 from ..core.events import BookUpdated, CandleClosed, Event, FundingPaid, FundingPredicted
 from ..core.events import FundingRealised, MarkPriceUpdated, OrderAccepted
 from .traffic import Traffic
-from .faults import FaultBook
+from .faults import Delist, Fault, FaultBook
 from .hyperliquid_account import fill_row, funding_update, long_order, order_update
 from .hyperliquid_actions import trip_switch
 from .hyperliquid_desk import BadShape, HyperliquidDesk
@@ -22,7 +22,6 @@ from .hyperliquid_info import ask, asset_data, coin_context, mids, open_orders, 
 from .hyperliquid_market import Listing, best, candle_row, l2_book, print_row, width_of
 from .order_records import SentOrder, Trade, bar_print
 from .server import VenueServer
-from .wire_values import ms
 from .world import World
 
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #subscriptions
@@ -135,6 +134,8 @@ def snapshot(desk: HyperliquidDesk, kind: str) -> Any:
     if kind in ("userTwapSliceFills", "userTwapHistory"):
         rows = {"userTwapSliceFills": "twapSliceFills", "userTwapHistory": "history"}[kind]
         return {"isSnapshot": True} | name | {rows: []}
+    if kind == "userNonFundingLedgerUpdates":
+        return {"isSnapshot": True} | name | {"nonFundingLedgerUpdates": []}
     return name | {"spotState": {"balances": []}} if kind == "spotState" else None
 
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #public
@@ -147,6 +148,11 @@ class HyperliquidPublic(VenueServer):
         super().__init__(world, traffic, faults)
         self.desk = HyperliquidDesk(world, address)
         self.old_books: dict[str, BookUpdated] = {}  # by coin, from a while ago
+
+    def strike(self, fault: Fault) -> None:
+        """Delist a coin."""
+        if isinstance(fault, Delist):
+            self.desk.delisted.add(fault.symbol)
 
     def coin_data(self, stream: str, listed: Listing) -> Any:  # None: there is nothing yet
         """Write what a coin's stream says as the world stands."""

@@ -108,6 +108,11 @@ class Socket:
         if not self._faults.take(MutePongs, self._venue, "pong"):
             self._outbox.put_nowait(("pong", payload))
 
+    def say_pong(self, message: Any) -> None:
+        """Answer a ping that is a message of its own, unless a fault has it otherwise."""
+        if not self._faults.take(MutePongs, self._venue, "pong"):
+            self.send(message)
+
     def heard_pong(self, payload: bytes) -> None:
         """Note that the client has read everything up to a ping of ours."""
         waiting, self.late = self._pongs.pop(payload, None), False
