@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, leave_closed, names_of, plainly, show, start
+from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile
+from .cli_base import leave_closed, names_of, plainly, show, start, within
 from .composition import parameter_schemas
 from .session import check_place
 from ..config.parameters import ParameterSet, load_parameters
@@ -72,7 +73,7 @@ def _trade(
     )
     return asyncio.run(run_live(settings, params, plan, way.clock, way.connect, Console()))
 
-
+# %% ../../nbs/88e_apps_cli_live.ipynb #live
 @plainly
 def live(
     params: ParamsFile = Path("params/cross_funding/starter.json"),
@@ -86,6 +87,7 @@ def live(
     """Trade with real orders, or with the real wire of a sandbox."""
     from fundarb.apps.connect import live_way, pass_gate, sandbox_way
 
+    within("--hours", hours, 0, 8760, " h")
     settings, console = _choose(start(settings_file), symbols, sandbox), Console()
     if sandbox is None:
         loaded, way = pass_gate(settings, params, parameter_schemas()), live_way(settings)
@@ -97,6 +99,10 @@ def live(
     result = _trade(settings, loaded, way, "live", folder, name, hours, origin)
     show(result, folder, json_file, console)
     leave_closed(result)
+
+# %% ../../nbs/88e_apps_cli_live.ipynb #paper
+def _no_network(error: ExchangeError) -> ExchangeError:
+    return ExchangeError(f"{str(error).splitlines()[0][:160]}: {WITHOUT_NETWORK}")
 
 
 @plainly
@@ -112,6 +118,7 @@ def paper(
     """Trade live prices with simulated orders: real books, real funding, no keys, no money."""
     from fundarb.apps.connect import public_way, sandbox_way
 
+    within("--hours", hours, 0, 8760, " h")
     settings, console = _choose(start(settings_file), symbols, sandbox), Console()
     loaded = _unpromoted(params, console)
     way = public_way(settings) if sandbox is None else sandbox_way(sandbox, settings, with_keys=False)
@@ -123,10 +130,6 @@ def paper(
     except ExchangeError as error:
         raise (_no_network(error) if sandbox is None and not folder.exists() else error) from None
     show(result, folder, json_file, console)
-
-
-def _no_network(error: ExchangeError) -> ExchangeError:
-    return ExchangeError(f"{str(error).splitlines()[0][:160]}: {WITHOUT_NETWORK}")
 
 # %% ../../nbs/88e_apps_cli_live.ipynb #doctor
 @plainly
@@ -154,8 +157,8 @@ def doctor(
 # %% ../../nbs/88e_apps_cli_live.ipynb #scan
 @plainly
 def scan(
-    size: Annotated[float, typer.Option(help="USD on each leg, for the book walk.", min=100)] = 10_000.0,
-    hours: Annotated[float, typer.Option(help="Held, for the net edge.", min=1)] = 168.0,
+    size: Annotated[float, typer.Option(help="USD on each leg, for the book walk.")] = 10_000.0,
+    hours: Annotated[float, typer.Option(help="Held, for the net edge.")] = 168.0,
     sandbox: SandboxFile = None,
     symbols: Symbols = "",
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -167,6 +170,8 @@ def scan(
     from fundarb.apps.screener import scan_json, scan_table
     from fundarb.apps.screener import scan as find
 
+    within("--size", size, 100, 100_000_000, " USD")
+    within("--hours", hours, 1, 8760, " h")
     settings = _choose(start(settings_file), symbols, sandbox)
     way = public_way(settings) if sandbox is None else sandbox_way(sandbox, settings, with_keys=False)
     try:

@@ -14,10 +14,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, names_of, plainly
 from .composition import parameter_schemas
 from ..config.parameters import load_parameters
 from ..config.settings import Settings, load_settings
-from ..core.errors import FundarbError, InputError
+from ..core.errors import InputError
 from ..core.numbers import utc_ns
 
 # %% ../../nbs/88a_apps_cli_research.ipynb #grid
@@ -35,10 +36,6 @@ def grid_of(
     return choices
 
 # %% ../../nbs/88a_apps_cli_research.ipynb #run-sweep
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
 def _run(settings: Settings, data: Path, venues: str, symbols: str, span: tuple[str, str], base: Any,
          choices: dict[str, list[str]], address: str | None, console: Console) -> Any:  # fmt: skip
     """Sweep; gives the frame."""
@@ -50,7 +47,7 @@ def _run(settings: Settings, data: Path, venues: str, symbols: str, span: tuple[
     from fundarb.research.sweep_data import sweep_data
     from fundarb.research.sweep_book import desk_of
 
-    asked = _names(venues)
+    asked = names_of(venues, "--venues")
     unknown = [venue for venue in asked if venue not in settings.venues]
     if unknown or len(asked) < 2:
         known = ", ".join(settings.venues)
@@ -61,7 +58,7 @@ def _run(settings: Settings, data: Path, venues: str, symbols: str, span: tuple[
         console.print(f"{len(refused)} combinations left out, the first: {refused[0]}", highlight=False, markup=False)
     caps = {venue: float(terms.rate_cap) for venue, terms in settings.venues.items()}
     source = open_source(data, caps)
-    market = sweep_data(source, asked, _names(symbols) or None, from_ns, to_ns, settings.venues, settings.limits)
+    market = sweep_data(source, asked, names_of(symbols, "--symbols") or None, from_ns, to_ns, settings.venues, settings.limits)
     return sweep(market, desk_of(settings.limits, settings.execution), sets, address=address)
 
 
@@ -108,6 +105,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to a command line."""
 
     @app.command()
+    @plainly
     def sweep(
         venues: Annotated[str, typer.Option(help="Two or more, with commas.")],
         from_: Annotated[str, typer.Option("--from", help="First decision, UTC: 2024-10-01.")],
@@ -115,21 +113,16 @@ def register(app: typer.Typer) -> None:
         grid: Annotated[list[str], typer.Option(help="key=a,b,c; once for each parameter to vary.")],
         data: Annotated[Path | None, typer.Option(help="A lake, or a folder in the import layout.")] = None,
         symbols: Annotated[str, typer.Option(help="Coins, with commas; empty: all there are.")] = "",
-        params: Annotated[Path, typer.Option(help="What is not varied.")] = Path("params/cross_funding/starter.json"),
-        json_file: Annotated[Path | None, typer.Option("--json", help="Write every set here.")] = None,
+        params: ParamsFile = Path("params/cross_funding/starter.json"),
+        json_file: JsonFile = None,
         out: Annotated[Path | None, typer.Option(help="Write the frame here: .parquet or .csv.")] = None,
         address: Annotated[str | None, typer.Option(help="A Dask scheduler: tcp://10.0.0.7:8786.")] = None,
-        settings_file: Annotated[Path, typer.Option("--settings", help="The operator's settings.ini.")] = Path("settings.ini"),
+        settings_file: SettingsFile = DEFAULT_SETTINGS,
     ) -> None:
         """Evaluate every combination of parameters over a market, with all costs."""
-        console = Console()
-        try:
-            settings, choices = load_settings(settings_file), grid_of(grid)
-            base = load_parameters(params, parameter_schemas()).parameters
-            lake = data or settings.paths.lake
-            frame = _run(settings, lake, venues, symbols, (from_, to), base, choices, address, console)
-            _write(frame, json_file, out)
-        except (FundarbError, OSError) as error:
-            typer.secho(f"error: {error}", err=True, fg="red")
-            raise typer.Exit(2) from None
+        settings, choices, console = load_settings(settings_file), grid_of(grid), Console()
+        base = load_parameters(params, parameter_schemas()).parameters
+        lake = data or settings.paths.lake
+        frame = _run(settings, lake, venues, symbols, (from_, to), base, choices, address, console)
+        _write(frame, json_file, out)
         _show(frame, choices, console)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from .cli_base import DEFAULT_SETTINGS, SettingsFile, plainly, within
 from ..config.settings import Settings, load_settings
-from ..core.errors import FundarbError
 from ..core.numbers import utc_text
 
 if TYPE_CHECKING:  # half of what `fundarb --help` would have to load
@@ -46,6 +46,7 @@ def show(known: dict[str, Any], sandbox: "Sandbox", console: Console) -> None:
     console.print(f"It is {utc_text(sandbox.world.now_ns)} there, and time goes {pace}. Ctrl-C stops it.", highlight=False)
 
 # %% ../../nbs/88c_apps_cli_sandbox.ipynb #command
+@plainly
 def sandbox(
     data: Annotated[Path | None, typer.Option(help="Recorded data: a lake, or a folder in the import layout; else synthetic.")] = None,
     seed: Annotated[int, typer.Option(help="Of the synthetic market.")] = 7,
@@ -55,15 +56,12 @@ def sandbox(
     tls: Annotated[bool, typer.Option(help="Tell the TLS addresses, and the certificate's file.")] = False,
     paused: Annotated[bool, typer.Option(help="Let time stand until POST /clock says so.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write where everything is, and the keys.")] = None,
-    settings_file: Annotated[Path, typer.Option("--settings", help="The operator's settings.ini.")] = Path("settings.ini"),
+    settings_file: SettingsFile = DEFAULT_SETTINGS,
 ) -> None:
     """Serve Binance USD-M, Hyperliquid and OKX on loopback. No network, no real keys."""
-    try:
-        settings = load_settings(settings_file)
-        opened = open_sandbox(settings, data, seed, days, speed, tls, paused, coins)
-    except (FundarbError, OSError) as error:
-        typer.secho(f"error: {error}", err=True, fg="red")
-        raise typer.Exit(2) from None
+    within("--days", days, 1, 365, " days")
+    within("--speed", speed, 0, 1_000_000, " times real time")
+    opened = open_sandbox(load_settings(settings_file), data, seed, days, speed, tls, paused, coins)
     asyncio.run(_until_stopped(opened, json_file))
 
 

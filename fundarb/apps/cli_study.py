@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .cli_base import DEFAULT_SETTINGS, SettingsFile, within
 from .composition import parameter_schemas
 from ..config.parameters import ParameterSet, load_parameters
 from ..config.seals import strategy_version, unfit_for_live
@@ -23,10 +24,6 @@ from ..config.settings import Settings, load_settings
 from ..core.errors import FundarbError, InputError
 
 # %% ../../nbs/88b_apps_cli_study.ipynb #study
-_SettingsFile = Annotated[Path, typer.Option("--settings", help="The operator's settings.ini.")]
-_DEFAULT = Path("settings.ini")
-
-
 def _fail(error: Exception, code: int = 2) -> typer.Exit:
     typer.secho(f"error: {error}", err=True, fg="red")
     return typer.Exit(code)
@@ -47,12 +44,13 @@ def study(
     values: Annotated[list[str], typer.Option("-p", help="name=value, as often as needed.")] = [],  # noqa: B006
     schedule: Annotated[str, typer.Option(help="Print lines for cron and systemd instead: 06:15, UTC.")] = "",
     every_h: Annotated[float, typer.Option(help="As scheduled, hours: tells of missed runs; 0: not.")] = 0.0,
-    settings_file: _SettingsFile = _DEFAULT,
+    settings_file: SettingsFile = DEFAULT_SETTINGS,
 ) -> None:
     """Execute a study's notebook into a folder of its own under runs/."""
     from fundarb.research import studies
 
     try:
+        within("--every-h", every_h, 0, 8760, " h")
         settings, asked = load_settings(settings_file), _asked(values)
         template = studies.read_template(name, studies.templates_folder())
         typed = studies.parse_values(template, asked)
@@ -76,7 +74,7 @@ def study(
 def promote(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its name under runs/.")],
     title: Annotated[str, typer.Option(help="For people.")] = "",
-    settings_file: _SettingsFile = _DEFAULT,
+    settings_file: SettingsFile = DEFAULT_SETTINGS,
 ) -> None:
     """Put a run's winner through the gates; write the next parameter file if all of them hold."""
     from fundarb.research import promotion
@@ -113,7 +111,7 @@ def _files(settings: Settings) -> list[Path]:
 
 
 @params_app.command("list")
-def params_list(settings_file: _SettingsFile = _DEFAULT) -> None:
+def params_list(settings_file: SettingsFile = DEFAULT_SETTINGS) -> None:
     """List all sets with their standing."""
     table = Table(box=None)
     for name in ("set", "digest", "standing", "title"):
@@ -169,7 +167,7 @@ def params_diff(
 def params_verify(
     files: Annotated[list[Path], typer.Argument(help="Parameter files; none: all.")] = None,
     live: Annotated[bool, typer.Option(help="Also ask what live asks.")] = False,
-    settings_file: _SettingsFile = _DEFAULT,
+    settings_file: SettingsFile = DEFAULT_SETTINGS,
 ) -> None:
     """Check files and their seals; exit with 1 if one is broken, or with --live unfit."""
     bad = 0

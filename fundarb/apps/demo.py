@@ -40,8 +40,8 @@ def demo_market(plan: DemoPlan) -> SyntheticSpec:
     """Say which market a demo trades; raise InputError if there is no such length."""
     if not 1 <= plan.days <= 365:
         raise InputError(f"--days {plan.days}: must be 1 to 365. Nothing was started.")
-    if plan.seconds < 0:
-        raise InputError(f"--seconds {plan.seconds:g}: must be 0 or more. Nothing was started.")
+    if not 0 <= plan.seconds <= 86_400:
+        raise InputError(f"--seconds {plan.seconds:g}: must be 0 to 86400, a day. Nothing was started.")
     market = default_spec(plan.seed, plan.days, plan.coins)
     known = [coin.symbol for coin in market.coins]
     if strange := [symbol for symbol in plan.symbols if symbol not in known]:

@@ -6,7 +6,6 @@
 __all__ = ['ParameterSet', 'parameters_digest', 'schema_version_of', 'load_parameters', 'write_parameters']
 
 # %% ../../nbs/11_config_parameters.ipynb #imports
-import difflib
 import hashlib
 import json
 import math
@@ -20,8 +19,9 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 
+from .bounds import in_words, nearest
 from .seals import Promotion, failing, seal_of, sealed_digest, strategy_version, unfit_for_live, wrong_seal
-from .signal_limits import DEFAULT_LIMITS, unknown_limits, weak_signal
+from .signal_limits import weak_signal, wrong_limits
 from ..core.errors import ParametersError
 
 # %% ../../nbs/11_config_parameters.ipynb #parameter-set
@@ -119,11 +119,6 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known) or 'none'}"
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "an object"  # who knows what is in there
@@ -135,7 +130,7 @@ def _wrong_names(
 ) -> Iterator[str]:
     for name in given:
         if name not in known and name not in optional and not _SECRET.search(name):
-            yield f"{what} {name!r} is unknown, {_nearest(name, known)}"
+            yield f"{what} {name!r} is unknown, {nearest(name, known)}"
     for name in known:
         if name not in given:
             yield f"{what} {name!r} is missing"
@@ -148,7 +143,7 @@ def _wrong_values(schema: type[BaseModel], given: Mapping[str, Any]) -> Iterator
     except ValidationError as refused:
         for error in refused.errors(include_url=False):
             name = ".".join(map(str, error["loc"])) or "parameters"
-            what = error["msg"].removeprefix("Value error, ").replace("Input should", "should")
+            what = in_words(error["msg"], name)
             shown = f" = {_shown(error['input'])}" if error["loc"] else ""
             if error["type"] != "missing" or "." in name:  # else told already
                 yield f"{name}{'' if _SECRET.search(name) else shown}: {what}"
@@ -163,23 +158,12 @@ _KEYS = ("strategy", "schema_version", "title", "parameters")
 _OPTIONAL = ("signal_quality", "strategy_version", "evidence", "gates", "digest")
 
 
-def _wrong_limits(limits: Any) -> Iterator[str]:
-    if not isinstance(limits, dict):
-        yield f"signal_quality = {_shown(limits)}: should be an object of limits"
-        return
-    for name in unknown_limits(limits):
-        yield f"signal_quality.{name} is unknown, {_nearest(name, list(DEFAULT_LIMITS))}"
-    for name, limit in limits.items():
-        if isinstance(limit, bool) or not isinstance(limit, int | float):
-            yield f"signal_quality.{name} = {_shown(limit)}: should be a number"
-
-
 def _wrong(document: Mapping[str, Any], schemas: Mapping[str, type[BaseModel]]) -> Iterator[str]:
     """Yield all that is wrong with what a file says."""
     for name in sorted(set(_secret_names(document))):
         yield f"{name!r} looks like a secret: it belongs in the environment; revoke this one"
     yield from _wrong_names("key", document, _KEYS, _OPTIONAL)
-    yield from _wrong_limits(document.get("signal_quality", {}))
+    yield from wrong_limits(document.get("signal_quality", {}))
     yield from wrong_seal(document)
     title = document.get("title", "-")
     if not (isinstance(title, str) and title.isprintable() and 0 < len(title.strip()) <= 200):

@@ -198,7 +198,7 @@ def _forget(venue: VenueState, socket: Socket) -> None:
     venue.traffic.sockets.discard(socket)
     for stream in list(socket.streams):
         venue.unsubscribe(socket, stream)
-    socket.gone()
+    socket.receipts.gone()
     venue.closed(socket)
 
 
@@ -207,7 +207,7 @@ async def _listen(venue: VenueState, socket: Socket) -> None:
         if message.type is WSMsgType.PING:
             socket.pong(message.data)
         elif message.type is WSMsgType.PONG:
-            socket.heard_pong(bytes(message.data))
+            socket.receipts.heard(bytes(message.data))
         elif message.type is WSMsgType.TEXT:
             venue.traffic.spoke()
             venue.heard(socket, message.data)

@@ -62,6 +62,10 @@ class Listening(Protocol):
 
     unread: bool  # something was pushed after the last ping
 
+    @property
+    def late(self) -> bool:
+        """Tell whether the peer let a ping go by, and is not waited for."""
+
     async def read_by_peer(self) -> None:
         """Return when the peer has read everything pushed so far, is gone, or takes too long."""
 
@@ -114,8 +118,10 @@ class Traffic(Requests):
 
     def stuck(self) -> bool:
         """Tell whether somebody is waited for: who asked, or has not read, or not done, or has died."""
-        late = any(getattr(socket, "late", False) for socket in self.sockets)
-        return bool(self.in_work or self.held or self.lost or late) or any(each.owes or not each.done for each in self.followers)
+        unanswered = bool(self.in_work or self.held)
+        unread = any(socket.late for socket in self.sockets)
+        undone = any(trader.owes or not trader.done for trader in self.followers)
+        return unanswered or unread or undone or self.lost
 
     def until_ns(self) -> int | None:
         """Tell up to which market time nobody need be asked; None: no trader has named one."""

@@ -9,6 +9,7 @@ __all__ = ['Name', 'Listener', 'name_of', 'PublicRecord', 'NewIntervals', 'World
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -35,22 +36,23 @@ def name_of(event: Event) -> Name | None:  # None: it is about no instrument
     return (venue, symbol) if venue and symbol else None
 
 # %% ../../nbs/70_sandbox_world.ipynb #public
+_LATEST = (BookUpdated, MarkPriceUpdated, FundingPredicted, FundingScheduled)  # of which only the last counts
+
+
 class PublicRecord:
     """What a world has published: the latest of everything, and its history."""
 
     def __init__(self, instruments: Iterable[Instrument]) -> None:
         self.instruments: dict[Name, Instrument] = {(i.venue, i.symbol): i for i in instruments}
-        self._books: dict[Name, BookUpdated] = {}
         self._book_nos: dict[Name, int] = {}
-        self._marks: dict[Name, MarkPriceUpdated] = {}
-        self._predicted: dict[Name, FundingRate] = {}
-        self._schedules: dict[Name, FundingScheduled] = {}
-        self._settled: dict[Name, list[FundingRealised]] = {name: [] for name in self.instruments}
-        self._candles: dict[Name, list[CandleClosed]] = {name: [] for name in self.instruments}
+        self._latest: dict[type[Event], dict[Name, Any]] = {kind: {} for kind in _LATEST}
+        self._history: dict[type[Event], dict[Name, list[Any]]] = {
+            kind: {name: [] for name in self.instruments} for kind in (FundingRealised, CandleClosed)
+        }
 
     def book(self, venue: str, symbol: str) -> BookUpdated | None:
         """Show the latest book; None before the first."""
-        return self._books.get((venue, symbol))
+        return self._latest[BookUpdated].get((venue, symbol))
 
     def book_no(self, venue: str, symbol: str) -> int:
         """Number the latest book: 1, 2, 3 ... by instrument; 0 before the first."""
@@ -58,46 +60,41 @@ class PublicRecord:
 
     def mark(self, venue: str, symbol: str) -> MarkPriceUpdated | None:
         """Show the latest mark; None before the first."""
-        return self._marks.get((venue, symbol))
+        return self._latest[MarkPriceUpdated].get((venue, symbol))
 
     def schedule(self, venue: str, symbol: str) -> FundingScheduled | None:
         """Say when an instrument settles next; None if nobody ever said."""
-        return self._schedules.get((venue, symbol))
+        return self._latest[FundingScheduled].get((venue, symbol))
 
     def settled(self, venue: str, symbol: str) -> list[FundingRealised]:
         """List the settlements so far, oldest first."""
-        return self._settled[venue, symbol]
+        return self._history[FundingRealised][venue, symbol]
 
     def candles(self, venue: str, symbol: str) -> list[CandleClosed]:
         """List the hourly bars so far, oldest first."""
-        return self._candles[venue, symbol]
+        return self._history[CandleClosed][venue, symbol]
 
     def predicted(self, venue: str, symbol: str) -> FundingRate | None:
         """Estimate the next rate: the venue's own word, else its last settled rate; None without either."""
-        name = (venue, symbol)
-        if name in self._predicted or not self._settled[name]:
-            return self._predicted.get(name)
-        last, due = self._settled[name][-1].funding, self._schedules.get(name)
+        if (said := self._latest[FundingPredicted].get((venue, symbol))) is not None:
+            return said.funding
+        if not (settled := self.settled(venue, symbol)):
+            return None
+        last, due = settled[-1].funding, self.schedule(venue, symbol)
         when = due.next_settlement_ns if due else next_settlement_ns(last.settlement_time_ns, last.interval_h)
         return replace(last, kind=FundingKind.PREDICTED, settlement_time_ns=when)
 
     def publish(self, event: Event) -> None:
         """Take a market event into the record."""
-        name = name_of(event)
+        name, kind = name_of(event), type(event)
         if name not in self.instruments:
             return
-        if isinstance(event, BookUpdated):
-            self._books[name], self._book_nos[name] = event, self._book_nos.get(name, 0) + 1
-        elif isinstance(event, MarkPriceUpdated):
-            self._marks[name] = event
-        elif isinstance(event, FundingPredicted):
-            self._predicted[name] = event.funding
-        elif isinstance(event, FundingScheduled):
-            self._schedules[name] = event
-        elif isinstance(event, FundingRealised):
-            self._settled[name].append(event)
-        elif isinstance(event, CandleClosed):
-            self._candles[name].append(event)
+        if kind in self._latest:
+            self._latest[kind][name] = event
+        if kind is BookUpdated:
+            self._book_nos[name] = self._book_nos.get(name, 0) + 1
+        if kind in self._history:
+            self._history[kind][name].append(event)
 
 # %% ../../nbs/70_sandbox_world.ipynb #intervals
 class NewIntervals:
@@ -170,6 +167,20 @@ class WorldState:
         """What was set by hand, by venue and coin."""
         return {(v, s): x for v, venue in self.venues.items() for s, x in venue.account.leverage.items()}
 
+    def beat(self) -> None:
+        """Say the latest marks and books again with a fresh stamp, where they have none of this instant."""
+        self._say_again(self.mark, self.book)
+
+    def tick(self) -> None:
+        """Say the latest marks with a fresh stamp: a moment has passed, and nothing else has changed."""
+        self._say_again(self.mark)
+
+    def _say_again(self, *kinds: Callable[[str, str], Any]) -> None:
+        for name in self.instruments:
+            for latest in (kind(*name) for kind in kinds):
+                if latest is not None and latest.ts_init_ns < self.now_ns:
+                    self.tell([replace(latest, ts_init_ns=self.now_ns)])
+
     def listen(self, callback: Listener) -> None:
         """Call somebody with each event from now on, as it happens."""
         self._listeners.append(callback)
@@ -217,19 +228,6 @@ class World(WorldState):
         while (due_ns := self.next_ns) is not None and due_ns <= to_ns:
             self.step()
         self.now_ns = max(self.now_ns, to_ns)
-
-    def beat(self) -> None:
-        """Say the latest marks and books again with a fresh stamp, where they have none of this instant."""
-        for name in self.instruments:
-            for latest in (self.mark(*name), self.book(*name)):
-                if latest is not None and latest.ts_init_ns < self.now_ns:
-                    self.tell([replace(latest, ts_init_ns=self.now_ns)])
-
-    def tick(self) -> None:
-        """Say the latest marks with a fresh stamp: a moment has passed, and nothing else has changed."""
-        for name in self.instruments:
-            if (mark := self.mark(*name)) is not None and mark.ts_init_ns < self.now_ns:
-                self.tell([replace(mark, ts_init_ns=self.now_ns)])
 
     def submit(self, order: SubmitOrder, tif: TimeInForce | None = None) -> list[Event]:
         """Execute an order now; the reports are told to everybody as well."""

@@ -133,6 +133,17 @@ def target_of(
     return wanted if held_usd < TOP_UP_BELOW * float(decision.notional_usd) else None
 
 # %% ../../nbs/30_strategies_base.ipynb #messages
+def _after(event: PairStateChanged, before: HeldPair | None) -> HeldPair:
+    same = before is not None and before.state == event.now
+    return HeldPair(
+        state=event.now,
+        since_ns=before.since_ns if same else event.ts_init_ns,
+        long_venue=event.long_venue,
+        short_venue=event.short_venue,
+        held_base=event.held_base,
+    )
+
+
 def _signal(now_ns: int, decision: Decision) -> SignalDetected:
     return SignalDetected(
         ts_init_ns=now_ns,
@@ -200,15 +211,7 @@ class SignalService:
             yield _target(now_ns, decision.pair_id, legs, notional_usd, why, plan)
 
     def _keep(self, event: PairStateChanged) -> Iterable[Event]:
-        before = self._held.get(event.pair_id)
-        same = before is not None and before.state == event.now
-        self._held[event.pair_id] = HeldPair(
-            state=event.now,
-            since_ns=before.since_ns if same else event.ts_init_ns,
-            long_venue=event.long_venue,
-            short_venue=event.short_venue,
-            held_base=event.held_base,
-        )
+        self._held[event.pair_id] = _after(event, self._held.get(event.pair_id))
         return ()
 
     def _end(self, event: SessionEnding) -> Iterable[Event]:

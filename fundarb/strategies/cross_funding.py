@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AT_CAP_SHARE', 'Look', 'basis_and_slippage_bps', 'look_at', 'Verdict', 'Finding', 'refusal', 'silence_h', 'judge',
-           'ranked', 'CrossFunding']
+           'ranked', 'without_a_look', 'decision_of', 'CrossFunding']
 
 # %% ../../nbs/31_strategies_cross_funding.ipynb #imports
 from collections.abc import Iterable, Sequence
@@ -237,6 +237,48 @@ def ranked(
         answer.append(found)
     return sorted(answer, key=place)
 
+# %% ../../nbs/31_strategies_cross_funding.ipynb #without-a-look
+def _told(pair: Pair, verdict: Verdict, side: int, reason: str) -> Finding:
+    return Finding(pair=pair, verdict=verdict, side=side, reason=reason, outlook=None)
+
+
+def without_a_look(
+    pair: Pair,
+    held: HeldPair | None,  # None: it never traded
+    market: MarketView,
+    params: CrossFundingParams,
+    now_ns: int,
+) -> Finding | None:  # None: the market decides
+    """Find what follows from the state of a pair alone."""
+    state = held.state if held else "IDLE"
+    if state not in ("IDLE", "OPEN"):
+        return _told(pair, Verdict.MOVING, 0, state.lower())
+    if state == "OPEN":
+        silent_h = silence_h(pair, held, market, now_ns)
+        side = 1 if held.long_venue == pair.a.venue else -1
+        if silent_h > params.max_silence_h:
+            return _told(pair, Verdict.EXIT, side, f"nothing heard for {silent_h:.1f} h")
+    elif held and now_ns - held.since_ns < params.cool_down_h * HOUR_NS:
+        return _told(pair, Verdict.COOLING_DOWN, 0, "cooling down")
+    return None
+
+# %% ../../nbs/31_strategies_cross_funding.ipynb #decision
+_WANTED = frozenset({Verdict.EXIT, Verdict.ADD, Verdict.ENTER})
+
+
+def decision_of(found: Finding, params: CrossFundingParams) -> Decision:
+    """Say what should be held in a pair, given what was found."""
+    legs = (found.pair.a.venue, found.pair.b.venue)[:: found.side]  # -1: the other way round
+    return Decision(
+        pair_id=found.pair.pair_id,
+        long_venue=legs[0],
+        short_venue=legs[1],
+        notional_usd=Decimal(0) if found.verdict is Verdict.EXIT else params.notional_usd,
+        reason=found.reason,
+        outlook=found.outlook,
+        plan="" if params.plan == "settings" else params.plan,
+    )
+
 # %% ../../nbs/31_strategies_cross_funding.ipynb #strategy
 class CrossFunding:
     """Hold the pairs whose funding spread pays a round trip, and leave them late."""
@@ -259,7 +301,7 @@ class CrossFunding:
         if event.name != "decision":
             return ()
         findings = self.survey(event.ts_init_ns, market, portfolio)
-        return tuple(self._decision(found) for found in findings if found.verdict in _WANTED)
+        return tuple(decision_of(found, self.params) for found in findings if found.verdict in _WANTED)
 
     def survey(
         self, now_ns: int, market: MarketView, portfolio: PortfolioView
@@ -273,21 +315,14 @@ class CrossFunding:
     def _find(
         self, pair: Pair, held: HeldPair | None, market: MarketView, now_ns: int
     ) -> Finding:
-        state = held.state if held else "IDLE"
-        if state not in ("IDLE", "OPEN"):
-            return _told(pair, Verdict.MOVING, 0, state.lower())
-        if state == "OPEN" and not {held.long_venue, held.short_venue} <= {pair.a.venue, pair.b.venue}:
+        is_open = held is not None and held.state == "OPEN"
+        if is_open and not {held.long_venue, held.short_venue} <= {pair.a.venue, pair.b.venue}:
             return self._find_away(pair, held, market, now_ns)
-        if state == "OPEN":
-            silent_h = silence_h(pair, held, market, now_ns)
-            side = 1 if held.long_venue == pair.a.venue else -1
-            if silent_h > self.params.max_silence_h:
-                return _told(pair, Verdict.EXIT, side, f"nothing heard for {silent_h:.1f} h")
-        elif held and now_ns - held.since_ns < self.params.cool_down_h * HOUR_NS:
-            return _told(pair, Verdict.COOLING_DOWN, 0, "cooling down")
+        if (told := without_a_look(pair, held, market, self.params, now_ns)) is not None:
+            return told
+        side = 0 if not is_open else 1 if held.long_venue == pair.a.venue else -1
         look = look_at(pair, market, self.params, now_ns, self._fixed_bps[pair.pair_id])
-        refused = refusal(pair, look, market, self.params)
-        return judge(pair, look, side if state == "OPEN" else 0, refused, self.params)
+        return judge(pair, look, side, refusal(pair, look, market, self.params), self.params)
 
     def _find_away(
         self, pair: Pair, held: HeldPair, market: MarketView, now_ns: int
@@ -301,23 +336,3 @@ class CrossFunding:
         found = self._find(stands, held, market, now_ns)
         verdict = Verdict.HOLD if found.verdict is Verdict.ADD else found.verdict
         return msgspec.structs.replace(found, pair=pair, verdict=verdict)
-
-    def _decision(self, found: Finding) -> Decision:
-        legs = (found.pair.a.venue, found.pair.b.venue)[:: found.side]  # -1: the other way round
-        leaves = found.verdict is Verdict.EXIT
-        return Decision(
-            pair_id=found.pair.pair_id,
-            long_venue=legs[0],
-            short_venue=legs[1],
-            notional_usd=Decimal(0) if leaves else self.params.notional_usd,
-            reason=found.reason,
-            outlook=found.outlook,
-            plan="" if self.params.plan == "settings" else self.params.plan,
-        )
-
-# %% ../../nbs/31_strategies_cross_funding.ipynb #told
-_WANTED = frozenset({Verdict.EXIT, Verdict.ADD, Verdict.ENTER})
-
-
-def _told(pair: Pair, verdict: Verdict, side: int, reason: str) -> Finding:
-    return Finding(pair=pair, verdict=verdict, side=side, reason=reason, outlook=None)

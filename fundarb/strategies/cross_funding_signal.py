@@ -7,13 +7,17 @@ __all__ = ['CrossFundingParams', 'signal', 'signal_knobs']
 
 # %% ../../nbs/30a_strategies_cross_funding_signal.ipynb #imports
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from ..config.bounds import Age, SizeUsd, zero_or
 from ..config.settings import PlanName
 
 # %% ../../nbs/30a_strategies_cross_funding_signal.ipynb #params
+_Edge = Annotated[float, Field(ge=0, le=1000), AfterValidator(zero_or("0.01", "bps"))]
+
+
 class CrossFundingParams(BaseModel):
     """What can be chosen about the strategy: units in the names, ranges enforced."""
 
@@ -26,15 +30,15 @@ class CrossFundingParams(BaseModel):
     horizon_h: int = Field(168, ge=24, le=2160, description="time to earn the costs in, hours")
     persistence: float = Field(0.5, ge=0, le=1, description="share of slow that is expected")
     fast_weight: float = Field(0.15, ge=0, le=1, description="share of fast - slow added to it")
-    enter_edge_bps: float = Field(5.0, ge=0, le=1000, description="net edge of an entry, bps")
+    enter_edge_bps: _Edge = Field(5.0, description="net edge of an entry, bps")
     exit_bps_h: float = Field(-0.02, ge=-10, le=10, description="forecast to leave at, bps/h")
-    notional_usd: Decimal = Field(Decimal(10_000), gt=0, description="size of each leg, USD")
+    notional_usd: SizeUsd = Field(Decimal(10_000), description="size of each leg, USD")
     leverage: float = Field(3.0, ge=1, le=20, description="notional over margin, of each leg")
     capital_rate_year: float = Field(0.05, ge=0, le=1, description="price of margin, per year")
     max_pairs: int = Field(5, ge=1, le=200, description="pairs held at once")
-    min_volume_usd_24h: float = Field(1e6, ge=0, description="turnover of each leg, USD a day")
-    max_basis_bps: float = Field(50.0, gt=0, le=1000, description="basis off its median, bps")
-    max_book_age_s: float = Field(30.0, gt=0, le=3600, description="age of a usable book, s")
+    min_volume_usd_24h: float = Field(1e6, ge=0, le=1e12, description="turnover of each leg, USD a day")
+    max_basis_bps: float = Field(50.0, ge=0.1, le=1000, description="basis off its median, bps")
+    max_book_age_s: Age = Field(30.0, description="age of a usable book, s")
     max_silence_h: float = Field(12.0, ge=1, le=168, description="silence to leave after, hours")
     cool_down_h: float = Field(24.0, ge=0, le=720, description="from exit to next entry, hours")
     plan: Literal["settings", PlanName] = Field("settings", description="how legs are traded")

@@ -37,9 +37,9 @@ from fundarb.strategies.base import Decision
 ROOT = Path(__file__).parents[2]
 PLACES = [(venue, coin) for venue in w.VENUES for coin in w.COINS]
 WIDE = {  # limits that never speak here; the checks behind them run all the same
-    "max_gross_x": 1000, "max_venue_gross_x": 1000, "max_symbol_gross_x": 1000, "max_pair_notional_usd": 10**6,
-    "max_symbol_margin_frac": "0.99", "max_leverage_x": 50, "max_book_age_s": 10**6, "max_mark_age_s": 10**7,
-    "max_funding_age_s": 10**7, "max_orders_per_min": 10**6, "max_from_mark_bps": 10**4, "max_depth_frac": 1.0,
+    "max_gross_x": 20, "max_venue_gross_x": 20, "max_symbol_gross_x": 20, "max_pair_notional_usd": 10**6,
+    "max_symbol_margin_frac": "0.99", "max_leverage_x": 20, "max_book_age_s": 3600, "max_mark_age_s": 10**6,
+    "max_funding_age_s": 10**6, "max_orders_per_min": 6000, "max_from_mark_bps": 1000, "max_depth_frac": 1.0,
     "max_daily_loss_frac": "0.5", "max_drawdown_frac": "0.5",
 }  # fmt: skip
 

@@ -92,7 +92,7 @@ def test_swapping_the_legs_swaps_the_side_and_nothing_else(held, slow, fast, bas
 
 @given(
     SPREADS, SPREADS, BASES, BASES, COSTS,
-    st.floats(0, 40), st.floats(1e-6, 1), st.integers(24, 720),
+    st.just(0.0) | st.floats(0.01, 40), st.floats(1e-6, 1), st.integers(24, 720),
 )  # fmt: skip
 def test_what_is_entered_is_not_left_at_once(slow, fast, basis, out, cost, edge, below, horizon_h):
     """The band never closes, whatever the parameters that are allowed."""

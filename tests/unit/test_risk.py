@@ -62,9 +62,9 @@ ETH = Pair(a=instrument("binance", "ETH"), b=instrument("hyperliquid", "ETH"))
 PAIRS = (BTC, BTC_OKX, ETH)
 
 LOOSE = {
-    "max_gross_x": 100,
-    "max_venue_gross_x": 100,
-    "max_symbol_gross_x": 100,
+    "max_gross_x": 20,
+    "max_venue_gross_x": 20,
+    "max_symbol_gross_x": 20,
     "max_pair_notional_usd": 1_000_000,
     "max_symbol_margin_frac": 1,
     "max_leverage_x": 2,
