@@ -228,6 +228,7 @@ class StorageSettings(_Section):
 
     url: Annotated[str, AfterValidator(_is_storage)] = _is("sqlite, or postgresql://user@host/database", "sqlite")
     timeout_s: float = _is("wait for a lock or a silent server, then halt, s", "5", ge=0.1, le=600)
+    checkpoint_entries: int = _is("entries between two checkpoints; 0 for none", "250000", ge=0)
     password: _Secret = _is("from the environment only", None)
 
 # %% ../../nbs/10_config_settings.ipynb #alert-settings

@@ -79,4 +79,4 @@ class PublicDesk:
 
     def bars(self, form: Form) -> list[Any]:
         """List bars of a contract, oldest first."""
-        return klines(self._world, self._server.desk.terms(form), form)
+        return klines(self._world, self._server.trail, self._server.desk.terms(form), form)

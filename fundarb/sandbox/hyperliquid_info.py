@@ -16,8 +16,8 @@ from ..exchanges.simulated_account import Account, margin
 from .hyperliquid_account import clearinghouse, fill_row, funding_delta, long_order
 from .hyperliquid_account import order_status, short_order, status, user_fees
 from .hyperliquid_desk import BadShape, HyperliquidDesk
-from .hyperliquid_market import Listing, candle_rows, context, funding_row, settled_ms
-from .hyperliquid_market import l2_book, middle, predicted_row, print_row, universe
+from .hyperliquid_market import Listing, candle_row, candle_rows, context, funding_row, settled_ms
+from .hyperliquid_market import l2_book, middle, predicted_row, print_row, universe, width_of
 from .order_records import SentOrder, tape
 from .wire_values import ms, pointed
 
@@ -87,7 +87,10 @@ def _candles(desk: HyperliquidDesk, question: Question) -> list[Any]:
     asked = question["req"]
     listed, candles = listed_as(desk, asked), desk.world.candles
     first_ns, last_ns = asked["startTime"] * 1_000_000, (asked.get("endTime") or 2**43) * 1_000_000
-    return candle_rows(candles(desk.venue, listed.terms.symbol), listed, asked["interval"], first_ns, last_ns)[-5000:]
+    rows = candle_rows(candles(desk.venue, listed.terms.symbol), listed, asked["interval"], first_ns, last_ns)
+    growing = desk.trail.bars(listed.terms.symbol, width_of(asked["interval"]), first_ns) if width_of(asked["interval"]) else []
+    rows += [candle_row(bar, listed, asked["interval"]) for bar in growing if bar.open_time_ns <= last_ns]
+    return rows[-5000:]
 
 # %% ../../nbs/73f_sandbox_hyperliquid_info.ipynb #account
 def is_own(desk: HyperliquidDesk, user: Any) -> bool:

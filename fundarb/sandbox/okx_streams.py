@@ -18,7 +18,7 @@ from .traffic import Traffic
 from .faults import FaultBook
 from .okx_account import order_row, pushed_row, told_fill
 from .okx_gate import Keys
-from .okx_market import Sides, Swap, book_row, candle_rows, changed, mark_row, sides, ticker_row, trade_row
+from .okx_market import Sides, Swap, book_row, candle_row, changed, mark_row, sides, ticker_row, trade_row, width_of
 from .okx_requests import OkxRequests
 from .order_records import Print, SentOrder, Trade, bar_print, own_print
 from .wire_values import ms
@@ -94,21 +94,19 @@ class OkxPublic(OkxRequests):
             return [mark_row(swap, mark) | {"ts": str(ms(at_ns))}] if mark else []
         if channel in ("open-interest", "price-limit", "index-tickers"):
             return [{"open-interest": self.open_interest, "price-limit": self.price_limit}.get(channel, self.index)(swap)]
-        return self.bars(channel, swap)[:1]
-
-    def bars(self, channel: str, swap: Swap) -> list[Any]:
-        """Write the last week's bars of a channel, newest first; none if it is no channel of bars."""
         kind, _, width = channel.rpartition("candle")
-        if not width or f"{kind}candle" not in BARS:
-            return []
-        return candle_rows(self.world.candles(self.venue, swap.terms.symbol)[-168:], swap, width, traded=not kind)
+        grows = self.trail.bars(swap.terms.symbol, width_of(width))[-1:] if "candle" in channel else []
+        return [candle_row(bar, swap, traded=not kind, ended=False) for bar in grows]
 
-    def push_bars(self, swap: Swap, since_ms: int) -> None:
-        """Say the bars that have ended since, one by one."""
-        for stream in [s for s in self._subscribed if "candle" in s and s.split("/")[2] in (swap.inst_id, swap.family)]:
-            for row in reversed(self.bars(stream.split("/")[0], swap)):
-                if int(row[0]) >= since_ms:
-                    self.push(stream, [row])
+    def push_bars(self, swap: Swap, hour_ns: int | None = None) -> None:  # hour_ns: where the hour opened that is over
+        """Say the bars that have ended, one by one, and the one that grows."""
+        streams = [s for s in self._subscribed if "candle" in s and s.split("/")[2] in (swap.inst_id, swap.family)]
+        heard = [stream for stream in streams if self.listeners(stream)]
+        for width in {stream.split("/")[0].rpartition("candle")[2] for stream in heard}:
+            for bar in self.trail.news(swap.terms.symbol, width_of(width), hour_ns):
+                for stream in [s for s in heard if s.split("/")[0].rpartition("candle")[2] == width]:
+                    ended, traded = bar.close_time_ns <= self.world.now_ns, stream.startswith("candle")
+                    self.push(stream, [candle_row(bar, swap, traded, ended)])
 
     def push_coin(self, channel: str, swap: Swap) -> None:
         """Say a channel of one instrument again."""
@@ -202,12 +200,13 @@ class OkxNews(OkxPrivate):
         elif isinstance(event, MarkPriceUpdated):
             for channel in ("mark-price", "index-tickers", "price-limit", "open-interest"):
                 self.push_coin(channel, swap)
+            self.push_bars(swap)
             if symbol in self.account.positions:
                 self.move(symbol)
         elif isinstance(event, FundingPredicted | FundingRealised | FundingScheduled):
             self.push_coin("funding-rate", swap)
         elif isinstance(event, CandleClosed):
-            self.push_bars(swap, ms(event.open_time_ns))
+            self.push_bars(swap, event.open_time_ns)
             self.push_trade(swap, bar_print(event))
         else:
             self.report(event, swap)
