@@ -57,7 +57,8 @@ def _unpromoted(params: Path, console: Console) -> ParameterSet:
 def _trade(
     settings: Settings, params: ParameterSet, way: Any, kind: str, folder: Path, name: str, hours: float, origin: dict[str, Any]
 ) -> dict[str, Any]:
-    from fundarb.apps.live_trader import LivePlan, run_live
+    from fundarb.apps.live_recipe import LivePlan
+    from fundarb.apps.live_trader import run_live
 
     plan = LivePlan(
         kind=kind,

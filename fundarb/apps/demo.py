@@ -16,7 +16,8 @@ import aiohttp
 from rich.console import Console
 
 from .connect import load_adapters, sandbox_way
-from .live_trader import LivePlan, run_live
+from .live_recipe import LivePlan
+from .live_trader import run_live
 from ..config.parameters import ParameterSet
 from ..config.settings import Settings
 from ..core.errors import InputError

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from .composition import make_pairs
 from .connect import Way
 from .doctor import VenueFacts, examine
-from .live_trader import start_streams, tradable
+from .live_recipe import tradable
+from .live_streams import start_streams
 from ..core.errors import ExchangeError
 from ..core.events import Event
 from ..core.models import Instrument, Pair

@@ -9,12 +9,13 @@ __all__ = ['SPEC_FILE', 'RESULT_FILE', 'trade', 'check_place', 'write_spec', 're
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from decimal import localcontext
 from pathlib import Path
 
 import msgspec
 
 from .composition import RunSpec
-from ..core.engine import Engine
+from ..core.engine import ARITHMETIC, Engine
 from ..core.errors import InputError
 from ..core.events import Event, TimerFired
 from ..core.numbers import MINUTE_NS
@@ -28,18 +29,20 @@ def trade(
     watch: Callable[[Event], object] | None = None,  # sees each market event after the core
 ) -> None:
     """Run a session to the end of its feed."""
-    now_ns = 0
-    for event in feed:
-        now_ns = event.ts_init_ns
-        if exchange.due_ns < now_ns:  # asked first, because mostly there is nothing
-            pump(engine, exchange, now_ns - 1)
-        exchange.on_market(event)
-        for command in engine.turn(event):
-            exchange.submit(command)
-        if exchange.due_ns <= now_ns:
-            pump(engine, exchange, now_ns)
-        if watch is not None:
-            watch(event)
+    now_ns, take, move = 0, engine.step, exchange.on_market
+    with localcontext(ARITHMETIC):
+        for event in feed:
+            now_ns = event.ts_init_ns
+            if exchange.due_ns < now_ns:  # asked first, because mostly there is nothing
+                pump(engine, exchange, now_ns - 1)
+            move(event)
+            if commands := take(event):
+                for command in commands:
+                    exchange.submit(command)
+            if exchange.due_ns <= now_ns:
+                pump(engine, exchange, now_ns)
+            if watch is not None:
+                watch(event)
     if now_ns:
         pump(engine, exchange, now_ns + MINUTE_NS)
         engine.turn(TimerFired(ts_init_ns=now_ns + MINUTE_NS, name="close"))

@@ -174,6 +174,7 @@ class StorageSettings(Section):
 
     url: Annotated[str, AfterValidator(_is_storage)] = means("sqlite, or postgresql://user@host/database", "sqlite")
     timeout_s: float = means("wait for a lock or a silent server, then halt, s", "5", ge=0.1, le=600)
+    checkpoint_entries: int = means("entries between two checkpoints; 0 for none", "250000", ge=0, le=10**9)
     password: Secret = means("from the environment only", None)
 
 # %% ../../nbs/10e_config_settings.ipynb #alert-settings

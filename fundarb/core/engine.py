@@ -116,19 +116,21 @@ class Engine:
         self,
         event: Event,  # one input
     ) -> tuple[Command, ...]:  # durable in the journal, so free to leave, in this order
-        """Take one input and all that follows; raise EngineHalted if an earlier turn is open."""
+        """Take one input and all that follows, in arithmetic of its own; raise EngineHalted if an earlier turn is open."""
         around = getcontext()
         if around.rounding == ARITHMETIC.rounding and around.prec == ARITHMETIC.prec:
-            return self._turn(event)
+            return self.step(event)
         with localcontext(ARITHMETIC):
-            return self._turn(event)
+            return self.step(event)
 
-    def _turn(self, event: Event) -> tuple[Command, ...]:
+    def step(self, event: Event) -> tuple[Command, ...]:
+        """Do the same in the arithmetic that stands, for a loop that has set it once for all its turns."""
         if self._turn_open:
             raise EngineHalted(f"turn open at #{self._last_seq}: rebuild from the journal")
-        heard_by = self._table.get(type(event))
-        if heard_by is None:
-            raise InputError(f"{event!r:.80} is no event of core.events: refused, not journaled")
+        try:
+            heard_by = self._table[type(event)]
+        except KeyError:
+            raise InputError(f"{event!r:.80} is no event of core.events: refused, not journaled") from None
         self._turn_open = True
         self._last_seq = seq = self._last_seq + 1
         self._append_input(seq, event)
@@ -142,8 +144,9 @@ class Engine:
     def _say(self, messages: Iterable[Message], cause_seq: int, source: str) -> None:
         """Journal messages at birth, and sort those to be heard from those to leave."""
         for message in messages:
-            is_command = type(message) in _COMMANDS
-            if not is_command and type(message) not in self._table:
+            kind = type(message)
+            is_command = kind in _COMMANDS
+            if not is_command and kind not in self._table:
                 raise EngineHalted(f"{source} on #{cause_seq} said {message!r:.80}: unknown message")
             self._last_seq = seq = self._last_seq + 1
             entry = Entry(seq=seq, cause_seq=cause_seq, source=source, message=message)
@@ -176,9 +179,10 @@ def run(
     send: Callable[[Command], object],  # the exchange port
 ) -> None:
     """Take inputs to their end, sending what each turn commands before the next begins."""
-    for event in inputs:
-        for command in engine.turn(event):
-            send(command)
+    with localcontext(ARITHMETIC):
+        for event in inputs:
+            for command in engine.step(event):
+                send(command)
 
 # %% ../../nbs/06_core_engine.ipynb #divergence
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,7 +27,7 @@ CHARGE_WINDOWS = {
 }
 WIDEST_WINDOW = Window(5, 65)
 
-
+# %% ../../nbs/22a_data_providers_charge_windows.ipynb #window-over
 def window_over_ns(
     market: MarketView,
     leg: Instrument,

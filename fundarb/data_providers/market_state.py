@@ -85,7 +85,7 @@ class MarketView:
 
     def mid(self, venue: str, symbol: str) -> float | None:
         """The middle of the last book, quote per base; None if a side is empty."""
-        book = self.book(venue, symbol)
+        book = self._books[venue].get(symbol)
         return (book.bids[0][0] + book.asks[0][0]) / 2 if book and book.bids and book.asks else None
 
     def mark(self, venue: str, symbol: str) -> MarkPriceUpdated | None:

@@ -121,9 +121,10 @@ class SimulatedExchange:
 
     def on_market(self, event: Event) -> None:
         """Let the market move, after every order that has arrived by then."""
-        if self._out.next_ns <= event.ts_init_ns:
-            self._arrive(event.ts_init_ns)
-        self._market_ns = event.ts_init_ns
+        now_ns = event.ts_init_ns
+        if self.due_ns <= now_ns:
+            self._arrive(now_ns)
+        self._market_ns = now_ns
         if type(event) is BookUpdated:
             venue = self._venues.get(event.venue)
             if venue is None:

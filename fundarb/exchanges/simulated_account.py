@@ -18,7 +18,7 @@ import structlog
 
 from ..core.events import BookUpdated, FundingPaid, MarkPriceUpdated, OrderFilled, SubmitOrder
 from ..core.funding import next_settlement_ns
-from ..core.models import Instrument, Level, Liquidity
+from ..core.models import Instrument, Liquidity
 from ..core.numbers import exact, floor_to_step, to_cash, utc_text
 from ..portfolio.positions import FLAT, Position, apply, unrealised
 
@@ -56,13 +56,14 @@ class Depth:
 
     def __init__(self, book: BookUpdated, terms: Instrument) -> None:
         self.book = book
-        self._lot_base = terms.lot_step_base
-        self._asks = self._levels(book.asks, terms.price_tick, up=True)
-        self._bids = self._levels(book.bids, terms.price_tick, up=False)
+        self._lot_base, self._tick = terms.lot_step_base, terms.price_tick
+        self._left: dict[int, list[list[Decimal]]] = {}  # by side, once somebody has taken from it
 
-    @staticmethod
-    def _levels(levels: Iterable[Level], tick: Decimal, up: bool) -> list[list[Decimal]]:
-        return [[on_tick(level.price, tick, up), exact(level.qty_base)] for level in levels]
+    def _levels(self, side: int) -> list[list[Decimal]]:
+        if side not in self._left:
+            seen, up = (self.book.asks, True) if side > 0 else (self.book.bids, False)
+            self._left[side] = [[on_tick(price, self._tick, up), exact(there)] for price, there in seen]
+        return self._left[side]
 
     def take(
         self,
@@ -72,7 +73,7 @@ class Depth:
         """Take liquidity level by level, best first, as far as quantity and limit allow."""
         side = 1 if qty_base > 0 else -1
         left_base, taken = abs(qty_base), []
-        for level in self._asks if side > 0 else self._bids:
+        for level in self._levels(side):
             price, there_base = level
             if not left_base or side * price > side * limit_price:
                 break
@@ -86,8 +87,7 @@ class Depth:
     def there(self, qty_base: Decimal, limit_price: Decimal) -> Decimal:  # base units (>= 0)
         """Tell how much `take` could get, in whole lots, if it wanted all."""
         side = 1 if qty_base > 0 else -1
-        levels = self._asks if side > 0 else self._bids
-        within = [there for price, there in levels if side * price <= side * limit_price]
+        within = [there for price, there in self._levels(side) if side * price <= side * limit_price]
         return sum((floor_to_step(there, self._lot_base) for there in within), Decimal(0))
 
 # %% ../../nbs/51_exchanges_simulated_account.ipynb #marks
@@ -225,12 +225,7 @@ def fill(
     known_ns: int,  # when we learn of it
 ) -> OrderFilled:
     """Trade part of an order, charge for it and book it."""
-    terms = account.instruments[order.symbol]
-    fee_bps = {
-        Liquidity.MAKER: terms.maker_fee_bps,
-        Liquidity.TAKER: terms.taker_fee_bps,
-        Liquidity.LIQUIDATION: terms.liquidation_fee_bps,
-    }[liquidity]
+    fee_bps = getattr(account.instruments[order.symbol], f"{liquidity.value}_fee_bps")
     filled = OrderFilled(
         ts_init_ns=known_ns,
         client_order_id=order.client_order_id,

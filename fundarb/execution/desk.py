@@ -122,14 +122,15 @@ class OrderDesk:
     ) -> OrderPlaced | RiskLimitBreached | None:  # None: no book to price it by
         """Write one order, or say which limit forbids it."""
         instrument, buying = trade.leg(step.venue), step.qty_base > 0
-        mid = self.market.mid(step.venue, instrument.symbol)
-        if mid is None:
+        seen = self.market.mid(step.venue, instrument.symbol)
+        if seen is None:
             return None
+        mid = exact(seen)
         if collar_bps is None:
             price = self._passive_price(instrument, buying)
         else:
-            price = collar_price(instrument, exact(mid), collar_bps, buying)
-        decided = trade.mids.get(step.venue) or to_cash(exact(mid))  # a third venue was none of it
+            price = collar_price(instrument, mid, collar_bps, buying)
+        decided = trade.mids.get(step.venue) or to_cash(mid)  # a third venue was none of it
         placed = self._placed(trade, step, price, decided, now_ns, collar_bps is None)
         return self._check(placed) or placed
 

@@ -98,6 +98,7 @@ class OrderFlow:
         self._desk, self._settings = desk, settings
         self._repairer = Repairer(desk, settings)
         self._watch = AskingWatch(settings.unknown_guard_s)
+        self._questions = self._watch.questions  # asked at every quote when the next one is due
         self._hedge_ns = int(settings.hedge_timeout_s * SECOND_NS)
         self._levels = KillLevels()
         self._trade_of: dict[str, WorkedTrade] = {}  # by client order id

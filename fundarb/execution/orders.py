@@ -42,7 +42,7 @@ class OrderState(Enum):
 
 
 _s = OrderState
-_working = {_s.PLACED, _s.ACCEPTED, _s.PARTIAL, _s.UNKNOWN}
+_working = (_s.PLACED, _s.ACCEPTED, _s.PARTIAL, _s.UNKNOWN)
 _last_words = {_s.FILLED, _s.CANCELED}
 ALLOWED: dict[OrderState, frozenset[OrderState]] = {
     _s.PLACED: frozenset(OrderState) - {_s.PLACED, _s.NOT_PLACED},

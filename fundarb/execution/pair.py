@@ -64,12 +64,12 @@ def held_of(
     legs: Mapping[str, Decimal],  # base units held per venue, + long
 ) -> Held:
     """Take a pair's legs apart into what is matched and what is naked."""
+    naked_base = sum(legs.values(), Decimal(0))
+    if not any(legs.values()):
+        return Held("", "", Decimal(0), naked_base)
     longs = {venue: base for venue, base in legs.items() if base > 0}
     shorts = {venue: -base for venue, base in legs.items() if base < 0}
     matched_base = min(sum(longs.values(), Decimal(0)), sum(shorts.values(), Decimal(0)))
-    naked_base = sum(legs.values(), Decimal(0))
-    if not longs and not shorts:
-        return Held("", "", matched_base, naked_base)
     own, long_venue = (pair.a.venue, pair.b.venue), max(longs, key=longs.get, default="")
     short_venue = max(shorts, key=shorts.get, default="")
     long_venue = long_venue or next(venue for venue in own if venue != short_venue)

@@ -72,6 +72,8 @@ class Ways:
         self, trade: PairTrade, now_ns: int, frozen: _Closed = _anywhere
     ) -> list[Way]:  # the cheapest first; empty: the legs match
         """List the ways to mend a pair."""
+        if not sum(trade.legs.values()):
+            return []  # as after nearly every order: no price is needed to see it
         price = max((self._desk.mids(trade.pair) or trade.mids).values())
         legs, tolerance_usd = trade.legs, self._settings.delta_tolerance_usd
         ways: dict[Step, Way] = {}

@@ -44,16 +44,17 @@ class ReportFlow(MakerFlow):
             return
         was, order = heard
         trade = self._trade_of[report.client_order_id]
-        if order is not was:
-            trade.legs[report.venue] += order.filled_base - was.filled_base
-            if trade.meter is not None and isinstance(report, OrderFilled):
-                trade.meter.fill(report, order.placed)
-                trade.meter.turn(trade.naked_usd, now_ns)
         if not order.working:
             trade.working.discard(report.client_order_id)
-        if order is not was and trade.naked_usd > self._settings.delta_tolerance_usd:
-            for order_id in trade.working:  # a leg waits for its counterpart
-                self._watch.questions.hurry(order_id, now_ns + self._hedge_ns)
+        if order is not was:
+            trade.legs[report.venue] += order.filled_base - was.filled_base
+            naked_usd = trade.naked_usd
+            if trade.meter is not None and isinstance(report, OrderFilled):
+                trade.meter.fill(report, order.placed)
+                trade.meter.turn(naked_usd, now_ns)
+            if naked_usd > self._settings.delta_tolerance_usd:
+                for order_id in trade.working:  # a leg waits for its counterpart
+                    self._watch.questions.hurry(order_id, now_ns + self._hedge_ns)
         if trade.resting is not None:
             yield from self._tend(trade, now_ns)
         elif order != was and not trade.working:
@@ -64,7 +65,7 @@ class ReportFlow(MakerFlow):
         return self._watch.not_found(event)
 
     def _on_book(self, book: BookUpdated) -> Iterable[Message]:
-        if self._waiting or self._timed or book.ts_init_ns >= self._watch.questions.next_ns:
+        if self._waiting or self._timed or book.ts_init_ns >= self._questions.next_ns:
             return self._resume((book.venue, book.symbol), book.ts_init_ns)
         return ()  # as nearly always: nobody waits for it
 

@@ -93,6 +93,8 @@ def share_cash(
     total = sum(weights.values())
     if not total:
         return {UNASSIGNED: amount}
+    if len(weights) == 1:
+        return dict.fromkeys(weights, amount)
     shares = {owner: to_cash(amount * weight / total) for owner, weight in weights.items()}
     last = next(reversed(shares))
     shares[last] += amount - sum(shares.values())

@@ -23,9 +23,10 @@ from ..config.parameters import parameters_digest, schema_version_of
 from ..core.costs import capital_cost_bps
 from ..core.errors import InputError
 from .sweep_data import SweepData
-from .sweep_book import Desk, pack
+from .sweep_answers import Group, prepare
+from .sweep_book import Desk
 from .sweep_kernel import RESULTS, walk_group
-from .sweep_looks import OWN, SHARED, Group, prepare
+from .sweep_looks import OWN, SHARED, for_all
 from .sweep_trades import LOGGED
 from ..strategies.cross_funding_signal import CrossFundingParams
 
@@ -96,20 +97,21 @@ class _Groups:
     def __init__(self, data: SweepData, desk: Desk, chunks: Iterable[Chunk]) -> None:
         self._data, self._desk = data, desk
         self._left: dict[int, int] = {}
+        self._own: dict[int, list[np.ndarray]] = {}
         for chunk in chunks:
             self._left[chunk.group] = self._left.get(chunk.group, 0) + 1
+            self._own.setdefault(chunk.group, []).append(chunk.own)
         self._locks = {number: Lock() for number in self._left}
         self._made: dict[int, Group] = {}
-        self._known: dict = {"market": pack(data)}  # what groups share
+        self._known = for_all(data)
 
     def run(self, chunk: Chunk) -> tuple[list[int], np.ndarray]:
         with self._locks[chunk.group]:
             if chunk.group not in self._made:
-                self._made[chunk.group] = prepare(
-                    self._data, self._desk, chunk.shared, chunk.own, self._known
-                )
+                own = np.concatenate(self._own.pop(chunk.group))
+                self._made[chunk.group] = prepare(self._data, self._desk, chunk.shared, own, self._known)
             group = self._made[chunk.group]
-        results = walk_group(self._data, self._desk, group, chunk.shared, chunk.own)
+        results = walk_group(self._data, self._desk, group, chunk.own)
         with self._locks[chunk.group]:
             self._left[chunk.group] -= 1
             if not self._left[chunk.group]:
@@ -117,10 +119,22 @@ class _Groups:
         return chunk.rows, results
 
 
+def _in_turn(chunks: Iterable[Chunk], threads: int) -> list[Chunk]:
+    """Begin groups ahead of time, so that threads prepare one each instead of waiting for the same."""
+    groups: dict[int, list[Chunk]] = {}
+    for chunk in chunks:
+        groups.setdefault(chunk.group, []).append(chunk)
+    first = [pieces[0] for pieces in groups.values()]
+    turns = first[:threads]
+    for place, pieces in enumerate(groups.values()):
+        turns += first[place + threads : place + threads + 1] + pieces[1:]
+    return turns
+
+
 def _on_threads(
     data: SweepData, desk: Desk, chunks: Sequence[Chunk], threads: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    groups = _Groups(data, desk, chunks)
+    groups, chunks = _Groups(data, desk, chunks), _in_turn(chunks, threads)
     with ThreadPoolExecutor(threads) as pool:
         for done in as_completed([pool.submit(groups.run, chunk) for chunk in chunks]):
             yield done.result()
@@ -128,7 +142,7 @@ def _on_threads(
 # %% ../../nbs/60f_research_sweep.ipynb #dask
 def _elsewhere(data: SweepData, desk: Desk, chunk: Chunk) -> tuple[list[int], np.ndarray]:
     group = prepare(data, desk, chunk.shared, chunk.own)
-    return chunk.rows, walk_group(data, desk, group, chunk.shared, chunk.own)
+    return chunk.rows, walk_group(data, desk, group, chunk.own)
 
 
 @contextmanager
@@ -191,7 +205,7 @@ def sweep(
     threads = threads or os.cpu_count() or 1
     with Progress(transient=True, disable=not progress) as bar:
         task = bar.add_task(f"{len(sets)} sets, {len(data.pair_ids)} pairs, {data.hours} h", total=len(sets))
-        advance = lambda done: bar.advance(task, done)  # noqa: E731
+        advance = lambda done: bar.advance(task, done)
         if address is None:
             pieces = _on_threads(data, desk, chunks_of(sets, threads), threads)
             results = _gather(pieces, len(sets), advance)
@@ -235,7 +249,7 @@ def trace(
     group, size = prepare(data, desk, chunk.shared, chunk.own), 1024
     while True:
         log, course = np.zeros((size, len(LOGGED))), np.zeros(len(data.pairs.ref))
-        results = walk_group(data, desk, group, chunk.shared, chunk.own, log, course)
+        results = walk_group(data, desk, group, chunk.own, log, course)
         if (found := int(log[0, 0])) < size:
             break
         size = 2 * found

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MARK', 'PAID', 'PRICE', 'OPEN', 'LEVEL', 'VALUE', 'RECEIVED', 'REF', 'SILENT', 'MAY_OPEN', 'BASIS', 'USUAL', 'VOLUME',
            'AT_CAP', 'HALF', 'FEE', 'LOT', 'LOT_UNDER', 'TICK', 'TICK_UNDER', 'MIN_BASE', 'MIN_USD', 'MAINTENANCE',
-           'MARGIN', 'STEP', 'STEP_UNDER', 'WAIT', 'A', 'B', 'COIN', 'LEVELS', 'Desk', 'desk_of', 'Market', 'pack',
-           'steps_in', 'worth', 'collar', 'take']
+           'MARGIN', 'STEP', 'STEP_UNDER', 'WAIT', 'A', 'B', 'COIN', 'LEVELS', 'Desk', 'desk_of', 'Market', 'turned',
+           'pack', 'steps_in', 'worth', 'collar', 'take']
 
 # %% ../../nbs/60a_research_sweep_book.ipynb #imports
 from typing import NamedTuple
@@ -70,7 +70,6 @@ class Market(NamedTuple):
 
     leg_hours: np.ndarray  # (L, T, 5) MARK ... LEVEL: what a trade asks for lies together
     pair_hours: np.ndarray  # (P, T, 5) VALUE ... MAY_OPEN
-    seen: np.ndarray  # (4, P, T) BASIS ... AT_CAP
     mark: np.ndarray  # (L, T) once more, where hours are asked one after another
     paid: np.ndarray
     price: np.ndarray
@@ -79,14 +78,29 @@ class Market(NamedTuple):
     leg_venue: np.ndarray  # (L,) index of its venue
     pair_terms: np.ndarray  # (P, 3) STEP ... WAIT
     pair_legs: np.ndarray  # (P, 3) indices A, B, COIN
-    loud: np.ndarray  # (T,) a leg has been silent for more than an hour
+    loud_from: np.ndarray  # (T + 1,) first row from here on in which a leg has been silent for over an hour
 
 
-def _by_hour(*tables: np.ndarray) -> np.ndarray:  # (N, T, tables), of tables (T, N)
-    out = np.empty((*tables[0].shape[::-1], len(tables)))
-    for place, table in enumerate(tables):
-        out[:, :, place] = table.T
+@njit(cache=True, nogil=True)
+def _by_hour(tables: tuple[np.ndarray, ...], out: np.ndarray) -> np.ndarray:
+    """Lay tables (T, N) side by side in (N, T, tables), some hours at a time, which stay in the cache."""
+    hours, columns = tables[0].shape
+    for first in range(0, hours, 64):
+        for place, table in enumerate(tables):
+            for n in range(columns):
+                for t in range(first, min(first + 64, hours)):
+                    out[n, t, place] = table[t, n]
     return out
+
+
+def _side_by_side(*tables: np.ndarray) -> np.ndarray:  # (N, T, tables), of tables (T, N)
+    floats = tuple(np.ascontiguousarray(table, "float64") for table in tables)
+    return _by_hour(floats, np.empty((*tables[0].shape[::-1], len(tables))))
+
+
+def turned(table: np.ndarray) -> np.ndarray:  # (N, T), of (T, N)
+    """Turn a table by hour into one in which the hours of a column lie together."""
+    return _side_by_side(table)[:, :, 0]
 
 
 def pack(data: SweepData) -> Market:
@@ -95,17 +109,21 @@ def pack(data: SweepData) -> Market:
     terms = [legs.half_bps, legs.fee_bps, *legs.step.T, *legs.tick.T]
     terms += [legs.min_base, legs.min_usd, legs.maintenance, legs.margin]
     return Market(
-        leg_hours=_by_hour(legs.mark, legs.paid, legs.price, legs.open, legs.level_base),
-        pair_hours=_by_hour(pairs.value, pairs.funding, pairs.ref, pairs.silent_h, pairs.may_open),
-        seen=np.stack([pairs.basis_bps.T, pairs.usual_bps.T, pairs.volume_usd.T, pairs.at_cap.T]),
-        **{name: np.ascontiguousarray(getattr(legs, name).T) for name in ("mark", "paid", "price")},
-        value=np.ascontiguousarray(pairs.value.T),
+        leg_hours=_side_by_side(legs.mark, legs.paid, legs.price, legs.open, legs.level_base),
+        pair_hours=_side_by_side(pairs.value, pairs.funding, pairs.ref, pairs.silent_h, pairs.may_open),
+        **{name: turned(getattr(legs, name)) for name in ("mark", "paid", "price")},
+        value=turned(pairs.value),
         leg_terms=np.stack(terms, axis=1, dtype="float64"),
         leg_venue=legs.venue.astype("int64"),
         pair_terms=np.stack([*pairs.step.T, pairs.wait_h], axis=1, dtype="float64"),
         pair_legs=np.stack([pairs.a, pairs.b, pairs.coin], axis=1, dtype="int64"),
-        loud=(pairs.silent_h > 1).any(axis=1),
+        loud_from=_next((pairs.silent_h > 1).any(axis=1)),
     )
+
+
+def _next(there: np.ndarray) -> np.ndarray:  # (T + 1,) first row from each on that is there; T: none
+    rows = np.where(there, np.arange(len(there)), len(there))
+    return np.append(np.minimum.accumulate(rows[::-1])[::-1], len(there))
 
 # %% ../../nbs/60a_research_sweep_book.ipynb #steps
 @njit(cache=True, nogil=True, _nrt=False)

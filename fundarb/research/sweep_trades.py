@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from .sweep_book import A, B, COIN, FEE, HALF, LEVEL, LEVELS, LOT, MAINTENANCE, MARGIN
+from .sweep_book import A, B, COIN, FEE, HALF, LEVEL, LEVELS, MAINTENANCE, MARGIN
 from .sweep_book import MARK, MAY_OPEN, MIN_BASE, MIN_USD, OPEN, PAID, PRICE
 from .sweep_book import RECEIVED, REF, STEP, STEP_UNDER, TICK, TICK_UNDER, VALUE, WAIT
 from .sweep_book import Market, collar, steps_in, take, worth
@@ -36,9 +36,7 @@ class State(NamedTuple):
     venues: np.ndarray  # (3, V) EQUITY, GROSS, OWED of each venue at mark
     rest_h: np.ndarray  # (P,) hour since which a pair rests
     taken: np.ndarray  # (C,) row until which a coin is taken; HELD
-    free: np.ndarray  # (W,) a bit for each pair that may be entered
-    wanted: np.ndarray  # (W, T) a bit for each pair that the signal would enter
-    long: np.ndarray  # (W, T) and for the side: leg a is bought
+    free: np.ndarray  # (P,) all bits of a pair that may be entered, else none
     guard: np.ndarray  # (4,) the halts
     room: np.ndarray  # (1 + 2 V, SPAN) to work out equity in, and what each venue has and owes
     log: np.ndarray  # (m, 7) by LOGGED; [0, 0] counts
@@ -49,13 +47,11 @@ def empty_state(market: Market, deposits: np.ndarray, log: np.ndarray) -> State:
     pairs, coins, venues = len(market.pair_legs), int(market.pair_legs[:, COIN].max()) + 1, len(deposits)
     held = np.zeros(pairs + 1, "uint64"), np.zeros((pairs + 1, 10))
     money = np.zeros(9), np.zeros(venues), np.zeros((3, venues))
-    words, rows = -(-pairs // 64), market.pair_hours.shape[1]
-    bits = np.zeros(words, "uint64"), *np.zeros((2, words, rows), "uint64")
     work = np.zeros(4), np.zeros((1 + 2 * venues, SPAN))
-    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), *bits, *work, log)
+    return State(*held, *money, np.zeros(pairs), np.zeros(coins, "int64"), np.zeros(pairs, "uint64"), *work, log)
 
 
-@njit(_nrt=False)
+@njit(forceinline=True, _nrt=False)
 def _rebase(market, t, p, hold, state) -> None:
     """Take what a held pair has gained so far into the sums."""
     a, b, qty = market.pair_legs[p, A], market.pair_legs[p, B], hold[QTY]
@@ -75,7 +71,7 @@ def settle(market, t, state, held) -> None:
         _rebase(market, t, state.who[h], state.rows[h], state)
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #trade
-@njit(_nrt=False)
+@njit(forceinline=True, _nrt=False)
 def _fill(market, t, n, side, want, bps):
     """Fill one leg within its collar."""
     tick, under = market.leg_terms[n, TICK], market.leg_terms[n, TICK_UNDER]
@@ -83,7 +79,7 @@ def _fill(market, t, n, side, want, bps):
     return take(market.leg_hours, market.leg_terms, t, n, side, want, limit)
 
 
-@njit(_nrt=False)
+@njit(forceinline=True, _nrt=False)
 def _trade(market, t, p, side, lots, bps, hold, state, kind) -> None:
     """Trade both legs, long a for +1, and book it: cash, fees, slippage and what is held."""
     a, b, sums, cash, log = market.pair_legs[p, A], market.pair_legs[p, B], state.sums, state.cash, state.log
@@ -136,7 +132,7 @@ def stand(market, t, state, held, least_usd) -> bool:
     return short
 
 
-@njit(_nrt=False)
+@njit(forceinline=True, _nrt=False)
 def _allowed(market, desk, t, p, more, notional, qty, venues) -> bool:
     """Ask the limits on exposure; what is allowed is counted in from then on."""
     a, b = market.pair_legs[p, A], market.pair_legs[p, B]
@@ -174,7 +170,7 @@ def _standing(market, desk, t, n) -> float:
     return levels * market.leg_hours[n, t, LEVEL] * desk.max_depth_frac
 
 
-@njit(_nrt=False)
+@njit(forceinline=True, _nrt=False)
 def _lots(market, desk, t, p, side, notional, held_lots) -> float:
     """Size one opening step in common lots; 0: no order can be made of it."""
     a, b, ref = market.pair_legs[p, A], market.pair_legs[p, B], market.pair_hours[p, t, REF]
@@ -212,7 +208,7 @@ def add(market, desk, t, p, notional, barred, hold, state) -> bool:
     return True
 
 # %% ../../nbs/60c_research_sweep_trades.ipynb #drop
-@njit(_nrt=False)
+@njit(forceinline=True, _nrt=False)
 def drop(market, desk, t, state, held) -> int:
     """Close what is to be left; gives how many pairs are held then."""
     h, who, rows = 0, state.who, state.rows

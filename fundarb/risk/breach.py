@@ -48,9 +48,9 @@ def as_decimal(
     value: Decimal | float,  # an int will do
 ) -> Decimal:  # infinite where the value is no number
     """Read an observed number as one that compares with limits."""
-    if isinstance(value, int):
-        return Decimal(value)
-    number = value if isinstance(value, Decimal) else Decimal(str(value))
+    if type(value) is Decimal and not value.is_nan():
+        return value
+    number = Decimal(value if isinstance(value, int) else str(value))
     return Decimal("Infinity") if number.is_nan() else number
 
 
@@ -67,8 +67,8 @@ def exceeds(
     scope: str,
 ) -> Breach | None:
     """Compare a value with the most that is allowed."""
-    if type(value) is type(allowed) is float and value <= allowed:
-        return None  # the same answer, without the way over text
+    if type(value) is type(allowed) and value == value and value <= allowed:
+        return None  # two numbers of a kind compare as they are; one that is none is not itself
     number, most = as_decimal(value), as_decimal(allowed)
     if number <= most:
         return None
@@ -82,6 +82,8 @@ def falls_short(
     scope: str,
 ) -> Breach | None:
     """Compare a value with the least that is needed."""
+    if type(value) is type(needed) and value == value and value >= needed:
+        return None
     number, least = as_decimal(value), as_decimal(needed)
     if number >= least:
         return None

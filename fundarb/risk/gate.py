@@ -66,20 +66,19 @@ class Accounts:
 
     def snapshot(self, coming: Sequence[Wanted] = ()) -> Snapshot:
         """Take the desk as it is, with what may come counted in at its worst."""
-        buys: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
-        sells: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+        buys, sells = defaultdict(Decimal), defaultdict(Decimal)  # USD by venue and symbol
         for want in coming:
             buys[want.long_venue, want.symbol] += want.more_usd
             sells[want.short_venue, want.symbol] += want.more_usd
         maintenance = defaultdict(Decimal, {v: m.maintenance for v, m in self._margins.items()})
         legs = []
-        for (venue, symbol), leg in self._instruments.items():
+        for where, leg in self._instruments.items():
+            venue, symbol = where
             held_usd = self._position_usd(venue, symbol)
-            gross_usd = worst_case_usd(held_usd, buys[venue, symbol], sells[venue, symbol])
+            gross_usd = worst_case_usd(held_usd, buys[where], sells[where])
             maintenance[venue] += (gross_usd - abs(held_usd)) * leg.maintenance_frac
             margin_usd = gross_usd / min(leg.max_leverage, self._limits.max_leverage_x)
-            amounts = {"gross_usd": gross_usd, "margin_usd": margin_usd}
-            legs.append(LegExposure(venue=venue, symbol=symbol, **amounts))
+            legs.append(LegExposure(venue=venue, symbol=symbol, gross_usd=gross_usd, margin_usd=margin_usd))
         equity = {venue: margin.equity for venue, margin in self._margins.items()}
         return Snapshot(equity_usd=equity, maintenance_usd=maintenance, legs=tuple(legs))
 

@@ -8,17 +8,20 @@ __all__ = ['user_key', 'BinanceServer']
 # %% ../../nbs/75j_sandbox_binance.ipynb #imports
 from typing import Any
 
+import orjson
+
 from ..core.events import Event, MarkPriceUpdated
 from .binance_base import Form
 from .binance_gate import Refused, check_key, check_signature, no, weight_of
 from .binance_order_requests import OrderRequests, batch_of
 from .binance_private import AccountDesk, SettingsDesk, elsewhere, spot_answer
-from .binance_public import PublicDesk
+from .binance_public import STATISTICS, PublicDesk
+from .binance_socket_requests import read_request, spoken
 from .binance_sockets import BinanceSockets
 from .binance_streams import ListenKeys
 from .traffic import Traffic
 from .faults import FaultBook
-from .wire import Answer, Call
+from .wire import Answer, Call, Socket
 from .world import World
 
 # %% ../../nbs/75j_sandbox_binance.ipynb #user-key
@@ -61,6 +64,8 @@ class BinanceServer(BinanceSockets):
         version, _, name = rest.partition("/")
         if call.method == "GET" and (version == "v1" or rest == "v2/ticker/price") and name in self.public.paths:
             return self.public.paths[name](form)
+        if call.method == "GET" and call.path.removeprefix("/futures/data/") in STATISTICS:
+            return self.public.statistics(form)
         if call.method == "GET" and (said := elsewhere(call.path, self.wall_ms)) is not None:
             return said
         if name == "listenKey":
@@ -72,6 +77,16 @@ class BinanceServer(BinanceSockets):
             raise Refused(-5000, call.path, call.method)
         check_signature(call, self.keys, self.wall_ms)
         return act(form)
+
+    def heard(self, socket: Socket, text: str) -> None:
+        """Take a subscription, or on its own address a request."""
+        if not socket.path.startswith("/ws-fapi/"):
+            return super().heard(socket, text)
+        try:
+            asked = read_request(text)
+        except (orjson.JSONDecodeError, ValueError):
+            return socket.send(spoken(None, no(-1102, "method")))
+        socket.send(spoken(asked.id, self.answer(asked.call) if asked.call else no(-1020)))
 
     def saw(self, event: Event) -> None:
         """Push what an event means; a mark moves the countdowns too."""

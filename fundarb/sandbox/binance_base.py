@@ -13,6 +13,7 @@ from .binance_gate import Keys, Limiter
 from .binance_market import VENUE, PublishedBook
 from .binance_orders import OrderDesk
 from .binance_streams import ListenKeys, UserStream
+from .price_trail import PriceTrail
 from .traffic import Traffic
 from .faults import ErrorAnswer, FaultBook, ScriptedFates
 from .server import VenueServer
@@ -42,9 +43,10 @@ class BinanceBase(VenueServer):
     """What requests and streams share: keys, limits, orders, and books with their numbers."""
 
     venue = VENUE
-    hosts = ("fapi.binance.com", "fstream.binance.com", "api.binance.com", "dapi.binance.com")
+    hosts = ("fapi.binance.com", "fstream.binance.com", "ws-fapi.binance.com", "api.binance.com", "dapi.binance.com", "eapi.binance.com")
 
     def __init__(self, world: World, traffic: Traffic, faults: FaultBook) -> None:
+        self.trail = PriceTrail(world, VENUE)  # hears of a mark before the sockets do
         super().__init__(world, traffic, faults)
         self.keys = Keys(secrets.token_hex(32), secrets.token_hex(32))
         self.limiter = Limiter(lambda: (self.now_ms, self.wall_ms))

@@ -18,6 +18,7 @@ from ..core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, exact
 from ..exchanges.simulated_account import on_tick
 from .binance_gate import Refused
 from .order_records import Print
+from .price_trail import PriceTrail
 from .wire_values import bars, ms, plain
 from .world import World
 
@@ -211,13 +212,15 @@ WIDTHS_NS = {f"{minutes}m": minutes * MINUTE_NS for minutes in (1, 3, 5, 15, 30)
 WIDTHS_NS |= {name: hours * HOUR_NS for name, hours in _HOURS.items()}  # by interval
 
 
-def klines(world: World, terms: Instrument, form: dict[str, str]) -> list[list[Any]]:
-    """List bars that have ended, ascending; raise Refused for a width that there is not."""
+def klines(world: World, trail: PriceTrail, terms: Instrument, form: dict[str, str]) -> list[list[Any]]:
+    """List bars, ascending, the last one growing; raise Refused for a width that there is not."""
     if form.get("interval") not in WIDTHS_NS:
         raise Refused(-1120)
     width_ns, span_ms = WIDTHS_NS[form["interval"]], (form.get("startTime") or 0, form.get("endTime") or 1 << 43)
-    joined = bars(world.candles(VENUE, terms.symbol), width_ns, *(int(at_ms) * 1_000_000 for at_ms in span_ms))
-    rows = [{"at": ms(bar.open_time_ns), "bar": bar} for bar in joined]
+    first_ns, last_ns = (int(at_ms) * 1_000_000 for at_ms in span_ms)
+    every = bars(world.candles(VENUE, terms.symbol), width_ns, first_ns, last_ns)
+    every += [bar for bar in trail.bars(terms.symbol, width_ns, first_ns) if bar.open_time_ns <= last_ns]
+    rows = [{"at": ms(bar.open_time_ns), "bar": bar} for bar in every]
     return [kline(terms, row["bar"]) for row in window(rows, "at", form, 500)]
 
 

@@ -13,6 +13,7 @@ import orjson
 
 from .binance_base import BinanceBase, Form
 from .binance_gate import Refused
+from .binance_market import window
 
 # %% ../../nbs/75h_sandbox_binance_order_requests.ipynb #each
 def each_for_itself(act: Callable[[Form], Any], forms: Iterable[Form]) -> list[Any]:
@@ -45,11 +46,17 @@ def batch_of(form: Form) -> list[Form]:
 
 def named_orders(form: Form) -> list[Form]:
     """List the orders that a batch wants to have back, by number and by name."""
-    numbers = [("orderId", str(each)) for each in orjson.loads(form.get("orderIdList") or "[]")]
-    ids = [("origClientOrderId", each) for each in orjson.loads(form.get("origClientOrderIdList") or "[]")]
+    form = {name.lower(): value for name, value in form.items()}  # clients write these names both ways
+    numbers = [("orderId", str(each)) for each in orjson.loads(form.get("orderidlist") or "[]")]
+    ids = [("origClientOrderId", each) for each in orjson.loads(form.get("origclientorderidlist") or "[]")]
+    if not numbers and not ids:
+        raise Refused(-1102, "orderIdList")
     return [{"symbol": form.get("symbol", ""), key: value} for key, value in numbers + ids]
 
 # %% ../../nbs/75h_sandbox_binance_order_requests.ipynb #requests
+_ALL_GONE = {"code": 200, "msg": "The operation of cancel all open order is done."}
+
+
 class OrderRequests:
     """Answers what is asked about orders."""
 
@@ -58,16 +65,21 @@ class OrderRequests:
         self.countdowns_ns: dict[str, int] = {}  # by contract: when its orders are cancelled, market time
         self.paths: dict[str, Callable[[Form], Any]] = {
             "POST v1/order": self.place,
-            "POST v1/order/test": lambda form: {},
+            "POST v1/order/test": self._desk.test,
             "GET v1/order": self._desk.query,
             "DELETE v1/order": self._desk.cancel,
             "GET v1/openOrder": self._desk.query,
             "GET v1/openOrders": lambda form: self._desk.listing(self.coin(form), working=True),
+            "POST v1/algoOrder": self.no_algo,
+            "DELETE v1/algoOrder": lambda form: self.no_such_algo(-2011),
+            "GET v1/algoOrder": lambda form: self.no_such_algo(-2013),
             "GET v1/openAlgoOrders": lambda form: [],
+            "GET v1/allAlgoOrders": lambda form: self._desk.terms(form) and [],
+            "DELETE v1/algoOpenOrders": lambda form: self._desk.terms(form) and _ALL_GONE,
             "PUT v1/order": self._desk.modify,
             "PUT v1/batchOrders": lambda form: each_for_itself(self._desk.modify, batch_of(form)),
             "GET v1/orderAmendment": lambda form: self._desk.find(form, -2013) and [],
-            "GET v1/allOrders": lambda form: self._desk.listing(self._desk.terms(form).symbol, working=False),
+            "GET v1/allOrders": self.history,
             "DELETE v1/allOpenOrders": self.cancel_all,
             "DELETE v1/batchOrders": lambda form: each_for_itself(self._desk.cancel, named_orders(form)),
             "POST v1/batchOrders": self.place_batch,
@@ -92,7 +104,21 @@ class OrderRequests:
         for sent in self._desk.records.working():
             if sent.order.symbol == symbol:
                 self._desk.withdraw(sent)
-        return {"code": 200, "msg": "The operation of cancel all open order is done."}
+        return _ALL_GONE
+
+    def history(self, form: Form) -> list[dict[str, Any]]:
+        """List orders of all states, oldest first: from a number on, within a span, or the last ones."""
+        rows, first = self._desk.listing(self.coin(form), working=False), int(form.get("orderId") or 0)
+        return window([row for row in rows if row["orderId"] >= first], "time", form, 500)
+
+    def no_algo(self, form: Form) -> dict[str, Any]:
+        """Refuse: orders here wait for no trigger."""
+        self._desk.terms(form)
+        raise Refused(-1020)
+
+    def no_such_algo(self, code: int) -> dict[str, Any]:
+        """Say that there is no order that waits for a trigger."""
+        raise Refused(code)
 
     def countdown(self, form: Form) -> dict[str, Any]:
         """Cancel a contract's orders after a while, unless told again; 0 stops the countdown."""

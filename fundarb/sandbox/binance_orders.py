@@ -67,6 +67,7 @@ def check_price(terms: Instrument, price: Decimal, buys: bool, mark: Decimal) ->
 # %% ../../nbs/75c_sandbox_binance_orders.ipynb #kinds
 _TIFS = {"GTC": TimeInForce.GTC, "IOC": TimeInForce.IOC, "FOK": TimeInForce.FOK, "GTX": TimeInForce.POST_ONLY}
 _CONDITIONAL = ("STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET")
+_OF_OTHERS = ("stopPrice", "triggerPrice", "activationPrice", "callbackRate", "priceMatch", "goodTillDate")  # kinds of order that are not taken
 _LEGAL_ID = re.compile(r"[\.A-Z\:/a-z0-9_-]{1,36}")
 
 
@@ -80,6 +81,11 @@ def check_words(form: dict[str, str]) -> None:
         raise Refused(-1116)
     if form["type"] == "LIMIT" and form.get("timeInForce") not in _TIFS:
         raise Refused(-1115 if form.get("timeInForce") else -1102, "timeInForce")
+    for name in _OF_OTHERS:
+        if form.get(name):
+            raise Refused(-1106, name)
+    if form.get("closePosition", "false").lower() == "true":
+        raise Refused(-4136, form["type"])
     if form.get("positionSide", "BOTH") != "BOTH":
         raise Refused(-4061)
     id = form.get("newClientOrderId", "")
@@ -217,6 +223,14 @@ class OrderDesk(OrderShelf):
         if isinstance(reports[0], OrderRejected):
             raise translated(reports[0].reason)
         return self.show(sent) if form.get("newOrderRespType") == "RESULT" else first
+
+    def test(self, form: dict[str, str]) -> dict[str, Any]:
+        """Check an order and forget it; raise Refused for what its form alone is refused for."""
+        terms = self.terms(form)
+        check_words(form)
+        mark = self._world.mark(VENUE, terms.symbol)
+        read_order(form, terms, exact(mark.mark_price) if mark else Decimal(0), self._world.now_ns, str)
+        return {}
 
     def query(self, form: dict[str, str]) -> dict[str, Any]:
         """Answer what became of an order."""

@@ -136,7 +136,10 @@ class SettingsDesk:
 
     def position_side(self, form: Form) -> dict[str, Any]:
         """Refuse hedge mode, and to change what is so."""
-        raise Refused(-4059 if form.get("dualSidePosition", "").lower() == "false" else -4061)
+        account, wanted = self._server.account, form.get("dualSidePosition", "").lower()
+        if wanted not in ("true", "false"):
+            raise Refused(-1102, "dualSidePosition")
+        raise Refused(-4059 if wanted == "false" else -4067 if account.working else -4068 if account.positions else -1020)
 
     def multi_assets(self, form: Form) -> dict[str, Any]:
         """Refuse several collaterals, and to change what is so."""
@@ -161,7 +164,7 @@ class SettingsDesk:
         if form.get("marginType") == "CROSSED":
             raise Refused(-4046)
         working = [known for known in account.working.values() if known.order.symbol == terms.symbol]
-        raise Refused(-4047 if working else -4048)
+        raise Refused(-4047 if working else -4048 if account.held(terms.symbol) else -1020)
 
 # %% ../../nbs/75g_sandbox_binance_private.ipynb #wallet
 _RIGHTS = {

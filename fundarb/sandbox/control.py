@@ -140,6 +140,7 @@ class ControlDesk:
             seize(self.world, fault.venue, fault.symbol)
         elif isinstance(fault, Delist):
             self.fates.delisted.add((fault.venue, fault.symbol))
+            self.servers[fault.venue].shake(fault)
         else:
             for venue, server in self.servers.items():
                 if fault.venue in ("*", venue):

@@ -113,7 +113,7 @@ class HyperliquidServer(HyperliquidRequests):
             message = orjson.loads(text)
             method = message["method"]
             if method == "ping":
-                socket.send({"channel": "pong"})
+                socket.say_pong({"channel": "pong"})
             elif method == "post":
                 self._post(socket, message)
             elif method in ("subscribe", "unsubscribe"):

@@ -28,7 +28,7 @@ _REFUSED = {  # how the exchange behind begins its reason
     "reduce-only": "reduceOnlyRejected",
     "no more liquidity": "iocCancelRejected",
 }
-TIFS = {"Gtc": TimeInForce.GTC, "Alo": TimeInForce.POST_ONLY, "Ioc": TimeInForce.IOC}
+TIFS = {"Gtc": TimeInForce.GTC, "Alo": TimeInForce.POST_ONLY, "Ioc": TimeInForce.IOC, "FrontendMarket": TimeInForce.IOC}
 _TIF_NAMES = {tif: name for name, tif in TIFS.items()}
 
 

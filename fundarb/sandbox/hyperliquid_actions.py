@@ -57,6 +57,19 @@ def _set_referrer(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int
     desk.referrer = action["code"]
 
 
+_ELSEWHERE = ("usdClassTransfer", "usdSend", "withdraw3", "spotSend", "sendAsset", "vaultTransfer", "cDeposit", "cWithdraw", "tokenDelegate")
+_ELSEWHERE += ("createSubAccount", "subAccountTransfer", "subAccountSpotTransfer", "convertToMultiSigUser", "twapOrder", "twapCancel")
+_ELSEWHERE += ("userDexAbstraction", "userSetAbstraction", "agentSetAbstraction", "agentEnableDexAbstraction", "evmUserModify")
+
+
+def _elsewhere(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> None:
+    raise ActionRefused(f"{action['type']} is not offered here: there is one perpetuals account, and its cash stays in it.")
+
+
+def _isolated(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> None:
+    raise ActionRefused("Isolated margin is not offered here.")
+
+
 def _nothing(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> None:
     """A noop uses its nonce up: that is what it is for."""
 
@@ -73,6 +86,8 @@ ACTIONS: dict[str, Callable[[HyperliquidDesk, Mapping[str, Any], int], dict[str,
     "approveBuilderFee": _approve,
     "setReferrer": _set_referrer,
     "noop": _nothing,
+    "updateIsolatedMargin": _isolated,
+    **dict.fromkeys(_ELSEWHERE, _elsewhere),
 }
 
 # %% ../../nbs/73e_sandbox_hyperliquid_actions.ipynb #perform
@@ -87,7 +102,8 @@ def perform(
     if not shaped or not isinstance(envelope.get("nonce"), int) or action.get("type") not in ACTIONS:
         raise BadShape("Failed to deserialize the JSON body into the target type")
     try:
-        desk.admit(envelope, wall_ms)
+        if action["type"] not in _ELSEWHERE:  # most of these are signed as types of their own
+            desk.admit(envelope, wall_ms)
         said = ACTIONS[action["type"]](desk, action, wall_ms)
     except ActionRefused as refused:
         return {"status": "err", "response": str(refused)}

@@ -20,6 +20,7 @@ from ..exchanges.simulated_account import Account
 from .hyperliquid_market import Listing
 from .hyperliquid_signing import Fields, Nonces, action_hash, agent_signer, user_signer
 from .order_records import OrderRecords, SentOrder
+from .price_trail import PriceTrail
 from .wire_values import plain
 from .world import World
 
@@ -89,7 +90,8 @@ class HyperliquidDesk:
         self.listings = [Listing(asset, terms) for asset, terms in enumerate(own)]
         self.by_symbol = {listed.terms.symbol: listed for listed in self.listings}
         self.by_coin = {listed.coin: listed for listed in self.listings}
-        self.records = OrderRecords(venue, first_number=77_738_308)
+        self.records, self.trail = OrderRecords(venue, first_number=77_738_308), PriceTrail(world, venue)
+        self.delisted: set[str] = set()  # coins
         self.agents: set[str] = set()
         self.builders: set[str] = set()
         self.referrer = ""

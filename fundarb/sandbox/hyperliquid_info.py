@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Question', 'INFO', 'listed_as', 'coin_context', 'mids', 'is_own', 'open_orders', 'fills', 'payments', 'role',
-           'asset_data', 'overview', 'ask']
+           'asset_data', 'overview', 'margin_table', 'ask']
 
 # %% ../../nbs/73f_sandbox_hyperliquid_info.ipynb #imports
 from collections.abc import Callable, Mapping
@@ -16,8 +16,8 @@ from ..exchanges.simulated_account import Account, margin
 from .hyperliquid_account import clearinghouse, fill_row, funding_delta, long_order
 from .hyperliquid_account import order_status, short_order, status, user_fees
 from .hyperliquid_desk import BadShape, HyperliquidDesk
-from .hyperliquid_market import Listing, candle_rows, context, funding_row, settled_ms
-from .hyperliquid_market import l2_book, middle, predicted_row, print_row, universe
+from .hyperliquid_market import Listing, candle_row, candle_rows, context, funding_row, settled_ms
+from .hyperliquid_market import l2_book, middle, predicted_row, print_row, universe, width_of
 from .order_records import SentOrder, tape
 from .wire_values import ms, pointed
 
@@ -57,7 +57,7 @@ def _book(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
 def _meta(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     if question.get("dex"):
         raise BadShape(f"unknown dex {question['dex']!r}")
-    return universe(desk.listings)
+    return universe(desk.listings, desk.delisted)
 
 
 def _contexts(desk: HyperliquidDesk, question: Question) -> list[Any]:
@@ -87,7 +87,10 @@ def _candles(desk: HyperliquidDesk, question: Question) -> list[Any]:
     asked = question["req"]
     listed, candles = listed_as(desk, asked), desk.world.candles
     first_ns, last_ns = asked["startTime"] * 1_000_000, (asked.get("endTime") or 2**43) * 1_000_000
-    return candle_rows(candles(desk.venue, listed.terms.symbol), listed, asked["interval"], first_ns, last_ns)[-5000:]
+    rows = candle_rows(candles(desk.venue, listed.terms.symbol), listed, asked["interval"], first_ns, last_ns)
+    growing = desk.trail.bars(listed.terms.symbol, width_of(asked["interval"]), first_ns) if width_of(asked["interval"]) else []
+    rows += [candle_row(bar, listed, asked["interval"]) for bar in growing if bar.open_time_ns <= last_ns]
+    return rows[-5000:]
 
 # %% ../../nbs/73f_sandbox_hyperliquid_info.ipynb #account
 def is_own(desk: HyperliquidDesk, user: Any) -> bool:
@@ -182,10 +185,15 @@ def overview(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     own, nothing = is_own(desk, question.get("user")), {"leadingVaults": [], "totalVaultEquity": "0.0", "twapStates": []}
     nothing |= {"agentAddress": None, "agentValidUntil": None, "spotAssetCtxs": [], "perpsAtOpenInterestCaps": []}
     rests = open_orders(desk, long_order) if own else []
-    said = {"clearinghouseState": _state(desk, question), "openOrders": rests, "meta": universe(desk.listings)}
+    said = {"clearinghouseState": _state(desk, question), "openOrders": rests, "meta": universe(desk.listings, desk.delisted)}
     said |= {"assetCtxs": [coin_context(desk, one) for one in desk.listings], "serverTime": ms(desk.world.now_ns)}
     more = {"cumLedger": pointed(desk.account.deposit), "isVault": False, "user": question["user"].lower()}
     return said | nothing | more | {"spotState": {"balances": []}}
+
+
+def margin_table(desk: HyperliquidDesk, number: int) -> dict[str, Any]:
+    """Say what a table of leverage grants; of one tier, and called after what it grants."""
+    return {"description": "", "marginTiers": [{"lowerBound": "0.0", "maxLeverage": number}]}
 
 
 def _portfolio(desk: HyperliquidDesk, question: Question) -> list[Any]:
@@ -206,6 +214,7 @@ _SPOT = {
     ],
     "universe": [{"name": "PURR/USDC", "tokens": [1, 0], "index": 0, "isCanonical": True}],
 }
+_NO_DELEGATION = {"totalPendingWithdrawal": "0.0", "nPendingWithdrawals": 0}
 _NO_CASH = {"coin": "USDC", "token": 0, "total": "0.0", "hold": "0.0", "entryNtl": "0.0"}  # all of it is in perpetuals
 _SPOT_CONTEXT = {"prevDayPx": "0.1", "dayNtlVlm": "0.0", "markPx": "0.1", "midPx": None}
 _SPOT_CONTEXT |= {"circulatingSupply": "0.0", "coin": "PURR/USDC", "totalSupply": "0.0", "dayBaseVlm": "0.0"}
@@ -245,8 +254,14 @@ INFO: dict[str, tuple[int, Callable[[HyperliquidDesk, Question], Any]]] = {
     "twapHistory": (20, _own(lambda desk, q: [])),
     "userVaultEquities": (20, _own(lambda desk, q: [])),
     "delegations": (20, _own(lambda desk, q: [])),
+    "delegatorHistory": (20, _own(lambda desk, q: [])),
+    "delegatorRewards": (20, _own(lambda desk, q: [])),
+    "delegatorSummary": (20, lambda desk, q: {"delegated": "0.0", "undelegated": "0.0"} | _NO_DELEGATION),
+    "userToMultiSigSigners": (20, lambda desk, q: None),
+    "liquidatable": (20, lambda desk, q: []),
+    "marginTable": (20, lambda desk, q: margin_table(desk, q["id"])),
     "subAccounts2": (20, lambda desk, q: None),
-    "allPerpMetas": (20, lambda desk, q: [universe(desk.listings)]),
+    "allPerpMetas": (20, lambda desk, q: [universe(desk.listings, desk.delisted)]),
     "userDexAbstraction": (20, lambda desk, q: False),
     "isVip": (20, lambda desk, q: False),
     "legalCheck": (20, lambda desk, q: {"ipAllowed": True, "acceptedTerms": True, "userAllowed": True}),

@@ -30,6 +30,7 @@ def form_error(
     listed: Listing,
     wire: Mapping[str, Any],
     qty_base: Decimal,  # + buys
+    again: bool = False,  # the order takes the place, and may take the name, of one before it
 ) -> str:  # the venue's words without the asset; "": the form is right
     """Check the form of one order."""
     px, sz = number(wire["p"]), number(wire["s"])
@@ -45,7 +46,7 @@ def form_error(
     if wire["r"] and desk.account.held(listed.terms.symbol) * qty_base >= 0:
         return "Reduce only order would increase position."
     cloid = wire.get("c")
-    if cloid and desk.records.find(wire_id=cloid.lower()):
+    if cloid and not again and desk.records.find(wire_id=cloid.lower()):
         return "Duplicate cloid."
     return ""
 
@@ -78,7 +79,11 @@ def outcome(desk: HyperliquidDesk, sent: SentOrder, listed: Listing) -> dict[str
 _CLOID = re.compile(r"^0x[0-9a-fA-F]{32}$")
 
 
-def place_order(desk: HyperliquidDesk, wire: Mapping[str, Any]) -> dict[str, Any]:
+def place_order(
+    desk: HyperliquidDesk,
+    wire: Mapping[str, Any],
+    instead_of: str = "",  # the cloid of the order that it replaces
+) -> dict[str, Any]:
     """Place one order of an action, or refuse this one alone."""
     asset, cloid = wire["a"], wire.get("c")
     if cloid is not None and not _CLOID.match(cloid):
@@ -89,7 +94,7 @@ def place_order(desk: HyperliquidDesk, wire: Mapping[str, Any]) -> dict[str, Any
         raise BadShape(f"unknown tif {wire['t']['limit']['tif']!r}")
     listed, wire_id = desk.listings[asset], (cloid or "").lower()
     qty_base = number(wire["s"]) * listed.terms.units_per_price * (1 if wire["b"] else -1)
-    if error := form_error(desk, listed, wire, qty_base):
+    if error := form_error(desk, listed, wire, qty_base, again=bool(wire_id) and wire_id == instead_of):
         return {"error": f"{error} asset={asset}"}
     order = SubmitOrder(
         ts_init_ns=desk.world.now_ns,
@@ -147,9 +152,9 @@ def modify(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> di
     """Replace orders that rest; raise ActionRefused if the only one is refused."""
     statuses = []
     for each in action.get("modifies") or [action]:
-        wire = each["order"]
-        if cancel_order(desk, find_order(desk, each["oid"])):
-            statuses.append(place_order(desk, wire))
+        wire, old = each["order"], find_order(desk, each["oid"])
+        if cancel_order(desk, old):
+            statuses.append(place_order(desk, wire, old.wire_id))
         else:
             statuses.append({"error": f"Cannot modify canceled or filled order asset={wire['a']}"})
     if action["type"] == "batchModify":

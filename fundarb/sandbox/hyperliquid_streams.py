@@ -14,15 +14,14 @@ from typing import Any
 from ..core.events import BookUpdated, CandleClosed, Event, FundingPaid, FundingPredicted
 from ..core.events import FundingRealised, MarkPriceUpdated, OrderAccepted
 from .traffic import Traffic
-from .faults import FaultBook
+from .faults import Delist, Fault, FaultBook
 from .hyperliquid_account import fill_row, funding_update, long_order, order_update
 from .hyperliquid_actions import trip_switch
 from .hyperliquid_desk import BadShape, HyperliquidDesk
 from .hyperliquid_info import ask, asset_data, coin_context, mids, open_orders, overview, payments
-from .hyperliquid_market import Listing, best, candle_rows, l2_book, print_row
+from .hyperliquid_market import Listing, best, candle_row, l2_book, print_row, width_of
 from .order_records import SentOrder, Trade, bar_print
 from .server import VenueServer
-from .wire_values import ms
 from .world import World
 
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #subscriptions
@@ -44,6 +43,8 @@ def stream_of(subscription: Mapping[str, Any], address: str) -> str:
     if kind not in BY_COIN:
         raise BadShape(f"unknown type {kind!r}")
     extra = subscription.get("interval") or subscription.get("nSigFigs")
+    if kind == "candle" and not width_of(str(extra)):
+        raise BadShape(f"unknown interval {extra!r}")
     return f"{kind}:{subscription.get('coin')}" + (f":{extra}" if extra else "")
 
 
@@ -133,6 +134,8 @@ def snapshot(desk: HyperliquidDesk, kind: str) -> Any:
     if kind in ("userTwapSliceFills", "userTwapHistory"):
         rows = {"userTwapSliceFills": "twapSliceFills", "userTwapHistory": "history"}[kind]
         return {"isSnapshot": True} | name | {rows: []}
+    if kind == "userNonFundingLedgerUpdates":
+        return {"isSnapshot": True} | name | {"nonFundingLedgerUpdates": []}
     return name | {"spotState": {"balances": []}} if kind == "spotState" else None
 
 # %% ../../nbs/73g_sandbox_hyperliquid_streams.ipynb #public
@@ -146,6 +149,11 @@ class HyperliquidPublic(VenueServer):
         self.desk = HyperliquidDesk(world, address)
         self.old_books: dict[str, BookUpdated] = {}  # by coin, from a while ago
 
+    def strike(self, fault: Fault) -> None:
+        """Delist a coin."""
+        if isinstance(fault, Delist):
+            self.desk.delisted.add(fault.symbol)
+
     def coin_data(self, stream: str, listed: Listing) -> Any:  # None: there is nothing yet
         """Write what a coin's stream says as the world stands."""
         kind, symbol = stream.partition(":")[0], listed.terms.symbol
@@ -153,14 +161,11 @@ class HyperliquidPublic(VenueServer):
         if kind == "activeAssetCtx":
             return {"coin": listed.coin, "ctx": coin_context(self.desk, listed)}
         if kind == "candle":
-            return ([None] + self.bars(stream, listed))[-1]
+            grows = self.desk.trail.bars(symbol, width_of(stream.rpartition(":")[2]))
+            return candle_row(grows[-1], listed, stream.rpartition(":")[2]) if grows else None
         if kind == "trades" or book is None:
             return [] if kind == "trades" else None
         return best(book, listed) if kind == "bbo" else l2_book(book, listed, figures(stream))
-
-    def bars(self, stream: str, listed: Listing) -> list[Any]:
-        """Write the last week's bars as a stream of them does."""
-        return candle_rows(self.world.candles(self.venue, listed.terms.symbol)[-168:], listed, stream.rpartition(":")[2])
 
     def push(self, stream: str, make: Callable[[str], Any]) -> None:
         """Make a message and send it to those who hear its stream."""
@@ -178,13 +183,12 @@ class HyperliquidPublic(VenueServer):
             self.push(stream, lambda s: l2_book(book, listed, figures(s)))
         self.push(f"bbo:{listed.coin}", lambda s: best(book, listed))
 
-    def push_candle(self, candle: CandleClosed, listed: Listing) -> None:
-        """Say a bar that has ended, and the trade at its close."""
+    def push_candles(self, listed: Listing, hour_ns: int | None = None) -> None:  # hour_ns: where the hour opened that is over
+        """Say the bars that have ended, and the one that grows."""
         for stream in self._variants("candle", listed.coin):
-            for row in self.bars(stream, listed):
-                if row["t"] >= ms(candle.open_time_ns):
-                    self.push(stream, lambda s, row=row: row)
-        self.push(f"trades:{listed.coin}", lambda s: [print_row(bar_print(candle), listed)])
+            interval = stream.rpartition(":")[2]
+            for bar in self.desk.trail.news(listed.terms.symbol, width_of(interval), hour_ns):
+                self.push(stream, lambda s, bar=bar, interval=interval: candle_row(bar, listed, interval))
 
     def _variants(self, kind: str, coin: str) -> list[str]:
         begins = f"{kind}:{coin}:"
@@ -210,7 +214,9 @@ class HyperliquidStreams(HyperliquidPublic):
             self._gathered.contexts[listed.coin] = listed
             self._gathered.state |= about.symbol in self.account.positions
         elif isinstance(event, CandleClosed):
-            self.push_candle(event, self.desk.by_symbol[event.symbol])
+            listed = self.desk.by_symbol[event.symbol]
+            self.push_candles(listed, event.open_time_ns)
+            self.push(f"trades:{listed.coin}", lambda s: [print_row(bar_print(event), listed)])
         elif isinstance(event, FundingPaid):
             self.desk.hear(event)
             self._gathered.payments.append(event)
@@ -243,5 +249,6 @@ class HyperliquidStreams(HyperliquidPublic):
             self.push("allMids", lambda s: {"mids": mids(self.desk)})
         for coin, listed in gathered.contexts.items():
             self.push(f"activeAssetCtx:{coin}", lambda s, listed=listed: self.coin_data(s, listed))
+            self.push_candles(listed)
         for kind, make in user_messages(self.desk, gathered):
             self.push(kind, lambda s: make())

@@ -95,7 +95,7 @@ class OkxServer(OkxChannels):
         """Take a ping, a login, subscriptions or orders."""
         socket.notes[HEARD] = time.monotonic()
         if text == "ping":
-            return socket.send("pong")
+            return socket.say_pong("pong")
         try:
             message = orjson.loads(text)
             op, args = message["op"], message.get("args") or []

@@ -20,6 +20,7 @@ from .okx_gate import Keys
 from .okx_market import Sides, Swap, funding_row, sides
 from .okx_orders import OkxDesk, band, swap_of
 from .order_records import SentOrder, Trade
+from .price_trail import PriceTrail
 from .server import VenueServer
 from .wire_values import plain
 from .world import World
@@ -43,6 +44,7 @@ class OkxBooks(VenueServer):
     venue = "okx"
 
     def __init__(self, world: World, traffic: Traffic, faults: FaultBook, keys: Keys) -> None:
+        self.trail = PriceTrail(world, self.venue)  # hears of a mark before the channels do
         super().__init__(world, traffic, faults)
         self.keys, self.desk = keys, OkxDesk(world)
         self.told: dict[str, Sides] = {}  # by instId, the book as told last

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Side', 'Swap', 'instrument_row', 'Sides', 'sides', 'changed', 'book_rows', 'book_row', 'funding_row', 'settled_row',
-           'mark_row', 'ticker_row', 'tier_row', 'has_bars', 'trade_row', 'candle_rows', 'paged']
+           'mark_row', 'ticker_row', 'tier_row', 'has_bars', 'trade_row', 'width_of', 'candle_row', 'candle_span',
+           'candle_rows', 'paged']
 
 # %% ../../nbs/76a_sandbox_okx_market.ipynb #imports
 from collections.abc import Iterable, Mapping
@@ -178,6 +179,24 @@ def trade_row(swap: Swap, said: Print) -> dict[str, Any]:
     return row | {"tradeId": str(said.number), "ts": str(ms(said.at_ns))}
 
 
+def width_of(bar: str) -> int:  # ns; the venue has it
+    """Tell how long a bar is."""
+    return _WIDTHS_NS[bar]
+
+
+def candle_row(each: CandleClosed, swap: Swap, traded: bool = True, ended: bool = True) -> list[str]:
+    """Write one bar; those of marks and indices have no volume."""
+    row = [str(ms(each.open_time_ns)), *(plain(x) for x in (each.open, each.high, each.low, each.close))]
+    volume_base, usd = exact(each.volume_base), exact(round(each.volume_base * each.close, 6))
+    return row + ([swap.contracts(volume_base), plain(volume_base), plain(usd)] if traded else []) + [str(int(ended))]
+
+
+def candle_span(asked: Mapping[str, str]) -> tuple[int, int]:  # ns, where bars open, both ends included
+    """Read the span of a page of bars."""
+    first_ms, last_ms = int(asked.get("before") or -1) + 1, int(asked.get("after") or 1 << 43) - 1
+    return first_ms * 1_000_000, last_ms * 1_000_000
+
+
 def candle_rows(
     candles: Iterable[CandleClosed],
     swap: Swap,
@@ -185,14 +204,8 @@ def candle_rows(
     traded: bool = True,
     asked: Mapping[str, str] = MappingProxyType({}),  # a page: see below
 ) -> list[list[str]]:
-    """Write bars, newest first; those of marks and indices have no volume."""
-    rows, first_ms, last_ms = [], int(asked.get("before") or -1) + 1, int(asked.get("after") or 1 << 43) - 1
-    span_ns = (first_ms * 1_000_000, last_ms * 1_000_000)
-    for each in bars(candles, _WIDTHS_NS[bar], *span_ns) if bar in _WIDTHS_NS else ():
-        row = [str(ms(each.open_time_ns)), *(plain(x) for x in (each.open, each.high, each.low, each.close))]
-        volume_base = exact(each.volume_base)
-        usd = exact(round(each.volume_base * each.close, 6))
-        rows.append(row + ([swap.contracts(volume_base), plain(volume_base), plain(usd)] if traded else []) + ["1"])
+    """Write bars that have ended, newest first; those of marks and indices have no volume."""
+    rows = [candle_row(each, swap, traded) for each in bars(candles, _WIDTHS_NS[bar], *candle_span(asked))]
     return rows[::-1]
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from .faults import StaleSnapshot
 from .okx_base import Asked, OkxScreens, Path
 from .okx_gate import OkxError
-from .okx_market import book_row, candle_rows, has_bars, instrument_row, mark_row
-from .okx_market import paged, settled_row, ticker_row, tier_row, trade_row
+from .okx_market import book_row, candle_row, candle_rows, candle_span, has_bars, instrument_row, mark_row
+from .okx_market import paged, settled_row, ticker_row, tier_row, trade_row, width_of
 from .okx_orders import swap_of
 from .order_records import tape
 
@@ -52,8 +52,10 @@ def _bars(traded: bool) -> Callable[[OkxScreens, Asked], list[Any]]:
         if not has_bars(asked.get("bar", "1m")):
             raise OkxError("51000", "bar")
         swap = swap_of(server.desk, asked | {"instId": name if name.endswith("-SWAP") else f"{name}-SWAP"})
-        bars = server.world.candles("okx", swap.terms.symbol)
-        rows = candle_rows(bars, swap, asked.get("bar", "1m"), traded, asked)
+        bar, (first_ns, last_ns), now_ns = asked.get("bar", "1m"), candle_span(asked), server.world.now_ns
+        rows = candle_rows(server.world.candles("okx", swap.terms.symbol), swap, bar, traded, asked)
+        fresh = [b for b in server.trail.bars(swap.terms.symbol, width_of(bar), first_ns) if b.open_time_ns <= last_ns]
+        rows = [candle_row(each, swap, traded, each.close_time_ns <= now_ns) for each in reversed(fresh)] + rows
         return paged(rows, asked, lambda row: int(row[0]), 300)
 
     return answer

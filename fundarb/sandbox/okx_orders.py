@@ -127,10 +127,14 @@ def check_words(asked: Mapping[str, Any]) -> None:
     for field in ("side", "ordType", "tdMode"):
         if not asked.get(field):
             raise OkxError("50014", field)
+    for field in _NOT_SERVED:
+        if asked.get(field):
+            raise OkxError("51000", field)
     if asked.get("clOrdId") and not _CLIENT_ID.match(str(asked["clOrdId"])):
         raise OkxError("51000", "clOrdId")
 
 
+_NOT_SERVED = ("attachAlgoOrds", "tpTriggerPx", "slTriggerPx", "pxUsd", "pxVol", "pxAmendType")
 _WORDS = {"side": ("buy", "sell"), "ordType": tuple(ORDER_TYPES), "tdMode": ("cross",), "posSide": ("net",)}
 
 
@@ -243,6 +247,8 @@ def change(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
     swap, sent = swap_of(desk, asked), desk.find(asked)
     if sent is None or sent.state != "open":
         raise OkxError("51503")
+    if asked.get("attachAlgoOrds"):
+        raise OkxError("51000", "attachAlgoOrds")
     if not asked.get("newSz") and not asked.get("newPx"):
         raise OkxError("50014", "newSz or newPx")
     order, buys = sent.order, sent.order.qty_base > 0

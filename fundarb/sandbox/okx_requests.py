@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import orjson
-
 from .faults import ErrorAnswer
 from .manners import RateWindow
 from .okx_account_requests import ACCOUNT_PATHS
@@ -66,6 +64,14 @@ def _rate(server: OkxBase, asked: Asked) -> list[Any]:
     return [row | {"ts": str(server.now_ms)}]
 
 
+def _no_algo(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
+    raise OkxError("51010")
+
+
+def _no_such_algo(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
+    raise OkxError("51400")
+
+
 def _cancel_all_after(server: OkxBase, asked: Asked) -> list[Any]:
     seconds = int(asked.get("timeOut", -1))
     if seconds != 0 and not 10 <= seconds <= 120:
@@ -84,6 +90,9 @@ PATHS: dict[str, Path] = {
     "GET trade/orders-algo-pending": Path(lambda server, asked: [], 20),
     "GET trade/orders-algo-history": Path(lambda server, asked: [], 20),
     "GET trade/account-rate-limit": Path(_rate, 1),
+    "POST account/position/margin-balance": Path(_no_algo, 20, trades=True),
+    "POST trade/order-algo": Path(_no_algo, 20, trades=True),
+    "POST trade/cancel-algos": Path(_no_such_algo, 20, trades=True),
     "POST trade/amend-order": Path(change, 60, trades=True),
     "POST trade/amend-batch-orders": Path(change, 300, trades=True),
     "POST trade/cancel-all-after": Path(_cancel_all_after, 1),

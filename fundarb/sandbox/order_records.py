@@ -111,7 +111,7 @@ class OrderIndex:
 
     def rename(self, sent: SentOrder, order: SubmitOrder) -> str:  # the name
         """Let an order go on with other terms, under a fresh name at the exchange behind."""
-        id = f"{sent.wire_id or self.venue}.{sent.number}.{len(self._by_id)}"
+        id = f"{sent.wire_id or self.venue}.{sent.number}.a{sent.amended + 1}"
         self._past[sent.order.client_order_id] = self._by_id[id] = self._by_id.pop(sent.order.client_order_id)
         sent.order, sent.amended = replace(order, client_order_id=id), sent.amended + 1
         return id

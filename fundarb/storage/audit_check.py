@@ -121,10 +121,11 @@ _shells = msgspec.json.Decoder(_Shell)
 _blocks = msgspec.msgpack.Decoder(tuple[int, list[_Told]])
 
 
-def _raw_rows(connection: sa.Connection, session_no: int) -> Iterator[Any]:
+def _raw_rows(connection: sa.Connection, session_no: int, after_seq: int) -> Iterator[Any]:
     text = "CAST({} AS BLOB)" if connection.dialect.name == "sqlite" else "convert_to({}, 'UTF8')"
     texts = f"{text.format('source')} AS source, cause_seq, {text.format('kind')} AS kind"
-    query = f"SELECT seq, ts_ns, {texts}, payload, hash FROM entries WHERE session_no = {session_no} ORDER BY seq"
+    chosen = f"session_no = {session_no}" + (f" AND seq > {after_seq}" if after_seq else "")  # from the first: any seq
+    query = f"SELECT seq, ts_ns, {texts}, payload, hash FROM entries WHERE {chosen} ORDER BY seq"
     yield from connection.execution_options(yield_per=500).exec_driver_sql(query)
 
 
@@ -145,12 +146,13 @@ def _named(payload: object) -> _Named | None:
 class _Walk:
     """Go through a session's rows once and note what is not as it was written."""
 
-    def __init__(self, session: SessionRow) -> None:
+    def __init__(self, session: SessionRow, after_seq: int, after_hash: bytes) -> None:
         self.session = session
-        self.links = _Links(session.hash, first_hash(session.session_id, session.recipe))
+        should = after_hash if after_seq else first_hash(session.session_id, session.recipe)
+        self.links = _Links(after_hash, should)
         self.flaws: list[Flaw] = []
-        self.expected = 1
-        self.last_hash = session.hash
+        self.expected = after_seq + 1
+        self.last_hash = after_hash
         self._moved: dict[tuple[int, int], int] = {}  # by the place a payload names: where its row is now
         self._gaps: list[tuple[int, int, bytes]] = []  # first, last, hash before
 
@@ -241,22 +243,24 @@ def _check_seals(walk: _Walk, sealed: dict[int, bytes], hashes: dict[int, bytes]
 def check_log(
     connection: sa.Connection,
     session_id: str | None = None,  # None: the only one there is
+    after: tuple[int, bytes] | None = None,  # seq and hash of a row that is known; None: the session's own
 ) -> Verdict:
     """Check every byte of every row of a session; raise InputError if there is no such session."""
     session = find_session(connection, session_id)
-    walk, hashes = _Walk(session), {0: session.hash}
+    after_seq, after_hash = after or (0, session.hash)
+    walk, hashes = _Walk(session, after_seq, after_hash), {after_seq: after_hash}
     with in_our_words(f"session {session.session_id}", InputError, "Nothing was checked."):
         chosen = sa.select(seals.c.seq, seals.c.hash).where(seals.c.session_no == session.session_no)
-        sealed = {seq: seal for seq, seal in connection.execute(chosen)}
+        sealed = {seq: seal for seq, seal in connection.execute(chosen) if seq >= after_seq}
     walk.flaws += _check_session(session)
     try:
-        for row in _raw_rows(connection, session.session_no):
+        for row in _raw_rows(connection, session.session_no, after_seq):
             walk.take(row)
             if row.seq in sealed:
                 hashes[row.seq] = row.hash
-        walk.settle(_elsewhere(connection))
+        walk.settle(_elsewhere(connection, after_seq))
         walk.flaws += _check_seals(walk, sealed, hashes)
-        below = _check_file(connection) if not walk.flaws else []
+        below = _check_file(connection) if not walk.flaws and not after_seq else []
     except sa.exc.DBAPIError as error:
         below = [Flaw(walk.expected, "file", f"cannot be read from here on: {error.orig}")]
     flaws = tuple(walk.flaws + below)
@@ -264,10 +268,10 @@ def check_log(
     return Verdict(session.session_id, last_seq, walk.last_hash, last_seq in sealed, flaws)
 
 # %% ../../nbs/55c_storage_audit_check.ipynb #below
-def _elsewhere(connection: sa.Connection) -> list[Any]:
+def _elsewhere(connection: sa.Connection, after_seq: int) -> list[Any]:
     """Find rows that belong to no session; on a server they may be of any."""
     query = "SELECT session_no, seq, payload, hash FROM entries WHERE session_no NOT IN (SELECT session_no FROM sessions)"
-    return connection.exec_driver_sql(query).all()
+    return connection.exec_driver_sql(query + (f" AND seq > {after_seq}" if after_seq else "")).all()
 
 
 def _check_file(connection: sa.Connection) -> list[Flaw]:

@@ -7,6 +7,7 @@ __all__ = ['Row', 'MARKET', 'first_hash', 'next_hash', 'SessionRow', 'find_sessi
            'reopen_log', 'read_log', 'entries_of', 'read_last']
 
 # %% ../../nbs/55b_storage_audit_log.ipynb #imports
+import asyncio
 import fcntl
 import os
 from collections.abc import Iterator
@@ -171,6 +172,11 @@ class AuditLog(Journal):
             self._encoded = self.last_seq, self.last_hash
             self._held = held.pop_all()
 
+    @property
+    def connection(self) -> sa.Connection:
+        """The log's own connection, for what is kept beside it; not in a transaction."""
+        return self._connection
+
     def append(self, entry: Entry) -> None:
         """Put an entry after all others; raise Halted after a failed write or after `close`."""
         plain = is_input(entry) and entry.source == "input"
@@ -202,6 +208,12 @@ class AuditLog(Journal):
             self._encode()
             if len(self._rows) > 1:
                 self._commit(len(self._rows) - 1, durable=False)
+
+    async def keep_writing(self, pause_s: float = 1.0) -> None:
+        """Write again and again, so that others see what the market says, and a crash loses a second of it."""
+        while True:
+            await asyncio.sleep(pause_s)
+            self.write()
 
     def flush(self) -> None:
         """Return when every appended entry is durable; raise Halted when that cannot be promised."""

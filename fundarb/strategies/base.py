@@ -176,11 +176,15 @@ class SignalService:
             kinds = [kind.__name__ for kind in strategy.wakes_on]
             what = f"strategy {strategy.name} wakes on {kinds}"
             raise InputError(f"{what}: give market events or timers. No session starts.")
-        self._strategy, self._market = strategy, market
+        self._strategy, self._market, self._evaluate = strategy, market, strategy.evaluate
         self._pairs = {pair.pair_id: pair for pair in pairs}
         self._held: dict[str, HeldPair] = {}
         self._ending = ""  # why the session ends
-        self.portfolio: PortfolioView = MappingProxyType(self._held)
+
+    @property
+    def portfolio(self) -> PortfolioView:
+        """What is held, for looking at."""
+        return MappingProxyType(self._held)
 
     def handlers(self) -> Mapping[type[Event], Callable[[Event], Iterable[Event]]]:
         """Name what it hears."""
@@ -190,7 +194,7 @@ class SignalService:
     def _wake(self, event: Event) -> Iterable[Event]:
         if self._ending:
             return self._exits(event.ts_init_ns, also_moving=False)
-        decisions = self._strategy.evaluate(event, self._market, self.portfolio)
+        decisions = self._evaluate(event, self._market, self.portfolio)
         return self._targets(event.ts_init_ns, decisions) if decisions else ()
 
     def _targets(self, now_ns: int, decisions: Iterable[Decision]) -> Iterator[Event]:

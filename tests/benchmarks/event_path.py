@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from math import floor
+from math import floor, nan
 from pathlib import Path
 
 import event_workload as w
@@ -52,24 +52,22 @@ class Crossing:
 
     def __init__(self, end_ns: int) -> None:
         self._end_ns = end_ns
-        self._pair_id = {coin: f"{coin}:{'-'.join(w.VENUES)}" for coin in w.COINS}
-        self._carry_bps = dict.fromkeys(w.COINS, 0.0)
         self._rate = dict.fromkeys(PLACES, 0)
-        self._tops = {coin: [0.0] * 4 for coin in w.COINS}  # bid and ask there, bid and ask here
+        self._coins = {  # kept here, as the rival's strategy does, and not asked for again at every quote
+            coin: (f"{coin}:{'-'.join(w.VENUES)}", [nan, nan, nan, nan, 0.0])  # bid, ask, bid, ask, carry in bps
+            for coin in w.COINS
+        }
 
     def evaluate(self, event, market, portfolio):
         if type(event) is FundingRealised:
             return self._take(event.funding)
-        symbol, carry_bps = event.symbol, self._carry_bps[event.symbol]
-        tops = self._tops[symbol]  # kept here, as the rival's strategy does, and not asked for again at every quote
+        pair_id, seen = self._coins[event.symbol]
         at = 0 if event.venue == "binance" else 2
-        tops[at], tops[at + 1] = event.bids[0].price, event.asks[0].price
-        bid_a, ask_a, bid_b, ask_b = tops
-        if not bid_a or not bid_b:
-            return ()
+        seen[at], seen[at + 1] = event.bids[0].price, event.asks[0].price
+        bid_a, ask_a, bid_b, ask_b, carry_bps = seen
         buy_a_bps = (bid_b - ask_a) / ask_a * 1e4 + carry_bps
         sell_a_bps = (bid_a - ask_b) / ask_b * 1e4 - carry_bps
-        held = portfolio.get(self._pair_id[symbol])
+        held = portfolio.get(pair_id)
         if held is not None and held.held_base:
             turned_bps = sell_a_bps if held.long_venue == "binance" else buy_a_bps
             if turned_bps <= w.EXIT_BPS and event.ts_init_ns < self._end_ns:
@@ -77,8 +75,8 @@ class Crossing:
             if self._waits(event):
                 return ()
             return (self._decision(event.symbol, held.long_venue == "binance", Decimal(0)),)
-        if (buy_a_bps <= w.ENTER_BPS and sell_a_bps <= w.ENTER_BPS) or event.ts_init_ns >= self._end_ns:
-            return ()
+        if not (buy_a_bps > w.ENTER_BPS or sell_a_bps > w.ENTER_BPS) or event.ts_init_ns >= self._end_ns:
+            return ()  # as well while a book is unknown: nothing compares with nan
         if self._waits(event):
             return ()
         mid = Decimal(repr(((bid_a + ask_a) / 2 + (bid_b + ask_b) / 2) / 2))
@@ -93,14 +91,14 @@ class Crossing:
     def _take(self, funding):
         self._rate[funding.venue, funding.symbol] = int(funding.rate * 10**8)
         rate_a, rate_b = (self._rate[venue, funding.symbol] for venue in w.VENUES)
-        self._carry_bps[funding.symbol] = (rate_b * 8 - rate_a) * 1e-4
+        self._coins[funding.symbol][1][4] = (rate_b * 8 - rate_a) * 1e-4
         return ()
 
     def _decision(self, coin, buys_a, notional_usd):
         legs = list(w.VENUES)[:: 1 if buys_a else -1]
         reason = {"reason": "crossing", "outlook": None}
         return Decision(
-            pair_id=self._pair_id[coin], long_venue=legs[0], short_venue=legs[1], notional_usd=notional_usd, **reason
+            pair_id=self._coins[coin][0], long_venue=legs[0], short_venue=legs[1], notional_usd=notional_usd, **reason
         )
 
 

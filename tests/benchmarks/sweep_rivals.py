@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 from numba import njit
-
 from sweep_rules import CAPITAL, FEE, HOURS_YEAR, Market, Rules
 
 
@@ -77,7 +76,13 @@ def play(price_a, price_b, worth, paid, signal, order, window_h, enter, leave, s
                     fees += fee
                     has[n] = 0
                     held -= 1
-                    coin[h], qty[h], way[h], worth0[h], paid0[h] = coin[held], qty[held], way[held], worth0[held], paid0[held]
+                    coin[h], qty[h], way[h], worth0[h], paid0[h] = (
+                        coin[held],
+                        qty[held],
+                        way[held],
+                        worth0[held],
+                        paid0[held],
+                    )
                 if held < most:
                     for i in range(coins):
                         n = order[t, i]
@@ -90,7 +95,12 @@ def play(price_a, price_b, worth, paid, signal, order, window_h, enter, leave, s
                         base -= fee
                         fees += fee
                         way[held] = 1.0 if signal[t, n] > 0 else -1.0
-                        coin[held], qty[held], worth0[held], paid0[held] = n, way[held] * amount, worth[t, n], paid[t, n]
+                        coin[held], qty[held], worth0[held], paid0[held] = (
+                            n,
+                            way[held] * amount,
+                            worth[t, n],
+                            paid[t, n],
+                        )
                         has[n] = 1
                         held += 1
                         entries += 1

@@ -42,7 +42,9 @@ def drift(rng, pull, size, hours, coins):
 def make_market(coins: int, hours: int, seed: int = 11) -> Market:
     rng = np.random.default_rng(seed)
     start = np.exp(rng.uniform(math.log(50), math.log(50_000), coins))
-    moves = 0.003 * rng.standard_normal((hours, 1)) + rng.uniform(0.003, 0.009, coins) * rng.standard_normal((hours, coins))
+    moves = 0.003 * rng.standard_normal((hours, 1)) + rng.uniform(0.003, 0.009, coins) * rng.standard_normal(
+        (hours, coins)
+    )
     walk = np.cumsum(moves - moves.mean(axis=0), axis=0)
     mid = start * np.exp(np.clip(walk, -1.2, 1.2))
     basis = drift(rng, 0.05, 3e-4, hours, coins)
@@ -87,7 +89,10 @@ def referee(market: Market, rules: Rules) -> dict[str, float]:
             signal = [total * to_year for total in trailing]
             for n in [n for n in held if held[n][0] * signal[n] < rules.leave]:
                 side, qty, a, b = held.pop(n)
-                gain, fee = side * qty * ((price_a[t][n] - a) - (price_b[t][n] - b)), FEE * qty * (price_a[t][n] + price_b[t][n])
+                gain, fee = (
+                    side * qty * ((price_a[t][n] - a) - (price_b[t][n] - b)),
+                    FEE * qty * (price_a[t][n] + price_b[t][n]),
+                )
                 cash, price, fees = cash + gain - fee, price + gain, fees + fee
             for n in sorted(range(coins), key=lambda n: (-abs(signal[n]), n)):
                 if len(held) < rules.slots and n not in held and abs(signal[n]) > rules.enter:

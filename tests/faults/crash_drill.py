@@ -1,33 +1,83 @@
 """Kill a trader at seeded moments of a sandbox session, start it again with the same words, and compare the books.
 
-By hand, as long as you like: `python tests/faults/crash_drill.py --kills 100 --seed 1`.
+By hand, as long as you like: `python tests/faults/crash_drill.py --kills 300 --seed 1`. One session comes after the
+other, each killed a dozen times: while an order leaves, while a fill is on its way, in a recovery, in a checkpoint,
+twice in a row. After every kill the venues' orders are held against the log, at the end of each session everything is.
+By hand a trader is forked from a process that has imported everything (`--fresh` starts each anew): three of its five
+seconds of work are imports.
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import urllib.request
 from collections import Counter, defaultdict
 from contextlib import closing, contextmanager
 from decimal import Decimal
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FUNDARB = [sys.executable, "-c", "from fundarb.apps.cli import main; main()"]  # the command of this checkout
 SYMBOLS, HOURS = "DOGE,LINK", 30  # the strategy enters after a day
 PATIENCE_S = 200.0  # for any one process to come to something
+ENOUGH_ENTRIES = 900  # that a trader may live before it is killed anyway
+CHECKPOINT_ENTRIES = 500  # so that there are dozens in a session of some ten thousand
 NAKED_LIMIT_S = 180.0  # the repair's deadline of 60 s, a restart on a busy machine, and that once more
 
 
 def fundarb(*words, **how):
     return subprocess.Popen([*FUNDARB, *map(str, words), "--settings", str(ROOT / "settings.ini")], cwd=ROOT, **how)
+
+
+class Forked:
+    """The command in a child of this process, which has its modules already; as much of `Popen` as is needed."""
+
+    def __init__(self, words, log, env):
+        self.returncode, self.pid = None, os.fork()
+        if self.pid:
+            return
+        try:
+            os.chdir(ROOT)
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            os.environ.update(env)
+            random.seed()
+            sys.argv = ["fundarb", *map(str, words), "--settings", str(ROOT / "settings.ini")]
+            main = import_module("fundarb.apps.cli").main
+            main()
+            os._exit(0)
+        except SystemExit as end:
+            os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, patience_s=PATIENCE_S):
+        until_s = time.monotonic() + patience_s
+        while self.poll() is None:
+            assert time.monotonic() < until_s, "it does not end"
+            time.sleep(0.02)
+        return self.returncode
+
+    def kill(self):
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
 
 
 def ask(url):
@@ -79,31 +129,46 @@ def count(folder, kind):
     return found[0][0] if found else 0
 
 
+def newest_checkpoint(folder):
+    return (rows(folder, "SELECT max(seq) FROM checkpoints") or [(0,)])[0][0] or 0
+
+
+def locks_of(process):
+    """Count the locks that a process holds: one since it claimed the log, two since it trades."""
+    return sum(line.split()[4] == str(process.pid) for line in Path("/proc/locks").read_text().splitlines() if "FLOCK" in line)
+
+
 def there(control, what):
     """Count the orders or fills that the venues have."""
     return sum(len(books[what]) for books in ask(f"{control}/state")["venues"].values())
 
 
-KINDS = ("before the send", "between the sends", "after the ack", "fill not booked", "settlement", "start", "anywhere")
+KINDS = ("before the send", "between the sends", "after the ack", "fill not booked", "settlement", "anywhere")
+KINDS += ("first second", "recovery", "first steps", "checkpoint due", "checkpoint written", "twice in a row")
 
 
 class Drill:
     """One session, killed again and again."""
 
-    def __init__(self, folder, seed, control):
+    def __init__(self, folder, seed, control, forked=False):
         self.folder, self.chance, self.kills, self.control = folder, random.Random(seed), Counter(), control
+        self.forked = forked
 
     def trade(self):
         session = self.folder / "session"
         words = ("live", "--sandbox", self.folder / "sandbox.json", "--session", session, "--symbols", SYMBOLS)
         words += ("--hours", HOURS, "--params", ROOT / "params" / "cross_funding" / "demo.json")
-        log = (self.folder / "trader.log").open("a")
-        return fundarb(*words, stdout=log, stderr=log)
+        often = os.environ | {"FUNDARB_STORAGE__CHECKPOINT_ENTRIES": str(CHECKPOINT_ENTRIES)}
+        with (self.folder / "trader.log").open("a") as log:
+            return Forked(words, log, often) if self.forked else fundarb(*words, stdout=log, stderr=log, env=often)
 
     def kill_once(self, kind=None):
         """Start the trader and kill it; return whether it was killed before it was done."""
         kind = kind or self.chance.choice(KINDS)
-        since, more, start_s = length(self.folder), self.chance.randrange(1, 400), self.chance.uniform(0.5, 6.0)
+        if kind == "twice in a row":
+            return self.kill_once("recovery") and self.kill_once("first second")
+        since, more, start_s = length(self.folder), self.chance.randrange(1, 400), self.chance.uniform(*((0.0, 0.3) if self.forked else (0.1, 1.0)))
+        kept = newest_checkpoint(self.folder)
         was = {name: count(self.folder, name) for name in ("SubmitOrder", "OrderAccepted", "FundingPaid")}
         arrived = there(self.control, "orders")
         late_s = self.chance.choice((0.0, self.chance.uniform(0, 0.06)))
@@ -114,10 +179,17 @@ class Drill:
             "after the ack": lambda: count(self.folder, "OrderAccepted") > was["OrderAccepted"],
             "fill not booked": lambda: there(self.control, "fills") > count(self.folder, "OrderFilled"),
             "settlement": lambda: count(self.folder, "FundingPaid") > was["FundingPaid"],
-            "start": lambda: time.monotonic() - began_s > start_s,  # mostly within the recovery
+            "first second": lambda: time.monotonic() - began_s > start_s,
+            "recovery": lambda: locks_of(trader) >= 1,  # it has claimed the log, and hears the past
+            "first steps": lambda: locks_of(trader) == 2,  # it has heard the past, and asks the venues
+            "checkpoint due": lambda: length(self.folder) >= max(kept, since) + CHECKPOINT_ENTRIES,
+            "checkpoint written": lambda: newest_checkpoint(self.folder) > kept,
             "anywhere": lambda: length(self.folder) > since + more,
         }
         while not moments[kind]() and trader.poll() is None:
+            if length(self.folder) > since + ENOUGH_ENTRIES:  # it does not come to that any more
+                kind = "anywhere"
+                break
             if time.monotonic() - began_s > PATIENCE_S:
                 trader.kill()
                 raise AssertionError(f"nothing happened: {self.tail()}")
@@ -129,7 +201,18 @@ class Drill:
         os.kill(trader.pid, signal.SIGKILL)
         trader.wait()
         self.kills[kind] += 1
+        self.compare()
         return True
+
+    def compare(self):
+        """Hold what the venues have against the log of a session whose process is dead."""
+        ordered = {order["client_order_id"] for order in self.said("SubmitOrder")}
+        booked = {(fill["venue"], fill["trade_id"]) for fill in self.said("OrderFilled")}
+        for venue, books in ask(f"{self.control}/state")["venues"].items():
+            ids = Counter(order["client_order_id"].removeprefix("0x") for order in books["orders"])
+            assert not ids or max(ids.values()) == 1, f"{venue} has an order twice: {ids}"
+            assert set(ids) <= ordered, f"{venue} has orders that the log does not know: {set(ids) - ordered}"
+            assert sum(at == venue for at, _ in booked) <= len(books["fills"]), f"{venue}: more fills booked than there are"
 
     def finish(self):
         """Let the trader come to its end."""
@@ -196,28 +279,57 @@ def check(drill, state, tolerance_usd=Decimal(10)):
     return {"orders": sum(sent.values()), "fills": len(every), "naked_s": naked_s}
 
 
-def hold(folder, seed, kills):
+def prove(drill):
+    """Have the log verified and the session replayed, as an operator would; count the restarts from a checkpoint."""
+    for words in (("audit", "verify", drill.folder / "session"), ("replay", drill.folder / "session")):
+        asked = fundarb(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said = asked.communicate(timeout=PATIENCE_S)[0].decode()
+        assert asked.returncode == 0, f"{words}: {said}"
+    told = [json.loads(line) for line in (drill.folder / "session" / "log.jsonl").read_text().splitlines()]
+    assert not [line for line in told if "is not used" in line["event"]], "a checkpoint of ours was refused"
+    return sum(line["event"] == "session goes on" and line["heard_after"] > 0 for line in told)
+
+
+def hold(folder, seed, kills, forked=False):
     """Hold one drill; return what was measured."""
     with sandbox(folder, 7) as control:
-        drill = Drill(folder, seed, control)
+        drill = Drill(folder, seed, control, forked)
         drill.run(kills)
-        return {"kills": dict(drill.kills), **check(drill, ask(f"{control}/state"))}
+        measured = check(drill, ask(f"{control}/state"))
+        return {"kills": dict(drill.kills), **measured, "from_checkpoint": prove(drill)}
+
+
+def main():
+    words = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    words.add_argument("--kills", type=int, default=100)
+    words.add_argument("--seed", type=int, default=0, help="of the first session; the next has the next")
+    words.add_argument("--each", type=int, default=25, help="kills of one session at most")
+    words.add_argument("--fresh", action="store_true", help="start every trader as a program of its own")
+    asked = words.parse_args()
+    if not asked.fresh:
+        sys.path.insert(0, str(ROOT))
+        for name in ("cli", "live_trader", "cli_live", "connect"):
+            import_module(f"fundarb.apps.{name}")
+        import_module("fundarb.apps.connect").load_adapters(("binance", "hyperliquid", "okx"))
+    done, seed, totals, began_s = 0, asked.seed, Counter(), time.monotonic()
+    print(f"{'seed':>4} {'kills':>5} {'orders':>6} {'fills':>5} {'naked s':>7} {'from checkpoint':>15} {'s':>6}", flush=True)
+    while done < asked.kills:
+        place = Path(tempfile.mkdtemp(prefix="crash-drill-"))
+        try:
+            got = hold(place, seed, min(asked.each, asked.kills - done), not asked.fresh)
+        except BaseException:
+            print(f"seed {seed}: see {place}", flush=True)
+            raise
+        shutil.rmtree(place)
+        here = sum(got["kills"].values())
+        figures = f"{got['orders']:6} {got['fills']:5} {got['naked_s']:7.1f} {got['from_checkpoint']:15}"
+        print(f"{seed:4} {here:5} {figures} {time.monotonic() - began_s:6.0f}", flush=True)
+        totals += Counter(got["kills"])
+        done, seed = done + max(1, here), seed + 1
+    print(f"{sum(totals.values())} kills, nothing lost, nothing twice:")
+    for kind, kills in totals.most_common():
+        print(f"{kills:4} {kind}")
 
 
 if __name__ == "__main__":
-    words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--kills", type=int, default=100)
-    words.add_argument("--seed", type=int, default=0)
-    words.add_argument("--each", type=int, default=12, help="kills of one session at most")
-    asked = words.parse_args()
-    done, seed, totals = 0, asked.seed, Counter()
-    print(f"{'seed':>4} {'kills':>5} {'orders':>6} {'fills':>5} {'naked s':>7}  where", flush=True)
-    while done < asked.kills:
-        place = Path(tempfile.mkdtemp(prefix="crash-drill-"))
-        got = hold(place, seed, min(asked.each, asked.kills - done))
-        here = sum(got["kills"].values())
-        print(f"{seed:4} {here:5} {got['orders']:6} {got['fills']:5} {got['naked_s']:7.1f}  {place}", flush=True)
-        totals += Counter(got["kills"])
-        done, seed = done + max(1, here), seed + 1
-    for kind, kills in totals.most_common():
-        print(f"{kills:4} {kind}")
+    main()

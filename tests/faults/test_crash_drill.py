@@ -8,7 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import crash_drill  # noqa: E402
 
-KINDS = ("between the sends", "start", "fill not booked")  # the long form, by hand, has all and chooses by chance
+KINDS = ("between the sends", "recovery", "fill not booked")  # the long form, by hand, has all and chooses by chance
 
 
 @pytest.mark.timeout(600)  # two processes and four starts, on a machine that may be busy

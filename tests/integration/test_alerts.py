@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import fundarb
-from fundarb.apps.live_trader import LivePlan, run_live
+from fundarb.apps.live_recipe import LivePlan
+from fundarb.apps.live_trader import run_live
 from fundarb.config.settings import AlertSettings, load_settings
 from fundarb.core.errors import SettingsError
 from fundarb.core.events import AlertRaised

@@ -13,7 +13,8 @@ from rich.console import Console
 import fundarb
 from fundarb.apps.composition import parameter_schemas
 from fundarb.apps.connect import sandbox_way
-from fundarb.apps.live_trader import LivePlan, run_live
+from fundarb.apps.live_recipe import LivePlan
+from fundarb.apps.live_trader import run_live
 from fundarb.apps.replayer import replay_run
 from fundarb.apps.session_log import opened_record
 from fundarb.config.parameters import load_parameters

@@ -281,6 +281,7 @@ async def hourly_orders(speed):
             client.markets_by_id, client.markets = {}, {}
             while not server.sockets:
                 await asyncio.sleep(0.01)
+            over_ms = sandbox.world.now_ns // 10**6 + 24 * HOUR_NS // 10**6  # the clock runs on when the feed is over
             sandbox.clock.go()
             hours = set()
             while sandbox.world.next_ns is not None:
@@ -289,7 +290,7 @@ async def hourly_orders(speed):
                 except TimeoutError:
                     continue
                 hour, into_ms = divmod(mark["E"], HOUR_NS // 10**6)
-                if hour % 6 or hour in hours or into_ms < 69_000:
+                if hour % 6 or hour in hours or into_ms < 69_000 or mark["E"] >= over_ms:
                     continue
                 hours.add(hour)
                 side = "BUY" if len(hours) % 2 else "SELL"

@@ -1,4 +1,4 @@
-"""Streams that fail on the wire, and what the adapter makes of it: silence is asked around, gaps are mended, dead lines are redialled."""
+"""Streams that fail on the wire, and what we make of it: silence is asked around or told, gaps are mended, dead lines are redialled."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -6,15 +6,19 @@ from decimal import Decimal as D
 
 import pytest
 
-from fundarb.core.events import BookUpdated, FundingScheduled
+from fundarb.core.events import BookUpdated, FeedStale, FundingScheduled, TimerFired
+from fundarb.core.models import Pair
 from fundarb.core.numbers import HOUR_NS, SECOND_NS
+from fundarb.data_providers.market_state import MarketState
 from fundarb.data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
 from fundarb.exchanges import public_streams
 from fundarb.exchanges.connection import HOSTS, Connection
 from fundarb.exchanges.venues import adapter_for
 from fundarb.sandbox.binance import BinanceServer
 from fundarb.sandbox.traffic import Traffic
-from fundarb.sandbox.faults import DropPush, FaultBook, Freeze, MutePongs
+from fundarb.sandbox.clock import SandboxClock
+from fundarb.sandbox.control import Control
+from fundarb.sandbox.faults import CrossBook, DropPush, ErrorAnswer, FaultBook, Freeze, MutePongs
 from fundarb.sandbox.hyperliquid import HyperliquidServer
 from fundarb.sandbox.okx import OkxServer
 from fundarb.sandbox.okx_gate import Keys
@@ -39,6 +43,7 @@ class Feed:
         self.start_ns = spec.start_ns
         self.world.advance(spec.start_ns + 100 * SECOND_NS)
         self.server = SERVERS[venue](self.world, Traffic(), self.faults)
+        self.control = Control(self.world, SandboxClock(self.world, self.server.traffic), self.faults, {venue: self.server})
 
     def of(self, kind):
         return [event for event in self.told if isinstance(event, kind)]
@@ -69,7 +74,7 @@ async def hearing(venue, keep_alive_ms=4000):
     words = {"symbols": ["BTC"], "credentials": None, "connection": connection, "timeout_ms": 5000}
     adapter = adapter_for(venue, clock=lambda: feed.world.now_ns, emit=feed.told.append, **words)
     adapter.client.keep_alive_ms = keep_alive_ms
-    tasks = []
+    feed.connection, tasks = connection, []
     try:
         await adapter.open()
         tasks = [asyncio.ensure_future(watch(["BTC"])) for watch in (adapter.watch_books, adapter.watch_marks, adapter.watch_funding)]
@@ -113,7 +118,7 @@ def test_a_gap_in_the_numbers_is_mended(venue):
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("venue", ["binance"])  # the others' pings are words of their own
+@pytest.mark.parametrize("venue", SERVERS)
 def test_a_peer_that_answers_no_pings_is_left_and_dialled_again(venue):
     async def play():
         async with hearing(venue, keep_alive_ms=300) as feed:
@@ -138,5 +143,58 @@ def test_a_new_interval_is_heard_of_after_the_settlement(venue):
                 feed.world.beat()
                 await asyncio.sleep(0.02)
             await feed.until(lambda: feed.of(FundingScheduled)[-1].interval_h == 4)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("venue", SERVERS)
+def test_a_venue_that_shows_no_books_any_more_is_a_stale_feed(venue):
+    async def play():
+        async with hearing(venue) as feed:
+            there = next(name for name in SERVERS if name != venue)
+            pair = Pair(a=feed.world.instruments[venue, "BTC"], b=feed.world.instruments[there, "BTC"])
+            state = MarketState([pair], max_book_age_s=120)
+            feed.faults.add(Freeze(venue=venue, endpoint=BOOKS[venue]))
+            feed.faults.add(ErrorAnswer(venue=venue, endpoint="*", status=503, times=0))
+            feed.world.advance(feed.world.now_ns + HOUR_NS)
+            for event in feed.told:
+                for _ in state.handlers().get(type(event), lambda event: ())(event):
+                    pass
+            said = list(state.on_timer(TimerFired(ts_init_ns=feed.world.now_ns, name="decision")))
+            (stale,) = [event for event in said if isinstance(event, FeedStale)]
+            assert (stale.venue, stale.symbol) == (venue, "BTC") and stale.age_s >= 3600 > stale.limit_s
+            feed.faults.withdraw()
+            feed.world.advance(feed.world.now_ns + HOUR_NS)
+            await feed.until(feed.is_told)
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("venue", SERVERS)
+def test_a_crossed_book_is_told_as_it_came_and_goes_with_the_next(venue):
+    def is_crossed(book):
+        return book.bids[0].price > book.asks[0].price
+
+    async def play():
+        async with hearing(venue) as feed:
+            feed.faults.add(CrossBook(venue=venue, endpoint="BTC"))
+            await feed.until(lambda: any(map(is_crossed, feed.of(BookUpdated))))
+            feed.world.advance(feed.world.now_ns + HOUR_NS)
+            await feed.until(lambda: feed.is_told() and not is_crossed(feed.of(BookUpdated)[-1]))
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("venue", SERVERS)
+def test_a_coin_that_is_delisted_is_not_listed_to_who_comes_later(venue):
+    async def play():
+        async with hearing(venue) as feed:
+            feed.control.script(f'[{{"fault": "delist", "venue": "{venue}", "symbol": "BTC"}}]'.encode())
+            words = {"symbols": ["BTC", "ETH"], "credentials": None, "connection": feed.connection, "timeout_ms": 5000}
+            later = adapter_for(venue, clock=lambda: feed.world.now_ns, emit=lambda event: None, **words)
+            try:
+                assert [terms.symbol for terms in await later.open()] == ["ETH"]
+            finally:
+                await later.close()
 
     asyncio.run(play())

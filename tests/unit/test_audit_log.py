@@ -265,8 +265,8 @@ def test_a_database_of_a_newer_version_is_left_alone(tmp_path):
     database = open_database(sqlite_url(tmp_path / "session.sqlite"))
     migrate(database)
     with database.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO schema_steps VALUES (3)")
-    with pytest.raises(InputError, match="at version 3, this fundarb knows 2"):
+        connection.exec_driver_sql("INSERT INTO schema_steps VALUES (4)")
+    with pytest.raises(InputError, match="at version 4, this fundarb knows 3"):
         new_log(database, "a", RECIPE)
 
 
@@ -667,4 +667,4 @@ def test_a_session_from_before_the_blocks_is_read_checked_and_gone_on_with(store
     assert store.entries() == entries
     assert store.flaws() == []
     with store.reading() as (connection, _):
-        assert connection.exec_driver_sql("SELECT count(*) FROM schema_steps").scalar_one() == 2
+        assert connection.exec_driver_sql("SELECT count(*) FROM schema_steps").scalar_one() == 3

@@ -11,12 +11,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
-import sweep as benchmark  # noqa: E402
-from sweep_rules import grid, make_market, referee  # noqa: E402
+import sweep as benchmark
+from sweep_rules import grid, make_market, referee
 
-from fundarb.core.errors import InputError  # noqa: E402
-from fundarb.research.sweep import parameter_grid, sweep  # noqa: E402
-from fundarb.strategies.cross_funding_signal import CrossFundingParams, signal  # noqa: E402
+from fundarb.core.errors import InputError
+from fundarb.research.sweep import parameter_grid, sweep
+from fundarb.strategies.cross_funding_signal import CrossFundingParams
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +53,6 @@ def test_what_cannot_be_swept_is_refused(market):
         parameter_grid(CrossFundingParams(), {"slow_h": [1]})
 
 
-def test_the_signal_enters_nothing_below_its_edge():
-    """The sweep's scan for entries ends at the first candidate below it."""
-    rng = np.random.default_rng(0)
-    for look in rng.normal(0, [1, 1, 10, 10, 5], (500, 5)):
-        for enter in (0.0, 2.0, 20.0):
-            side, _, net = signal(0, *look, 168.0, 0.5, 0.15, enter, -0.02)
-            assert side == 0 or net >= enter
-
-
 def test_a_dask_cluster_gives_the_same_frame(market):
     distributed = pytest.importorskip("distributed", reason="the cluster extra is not installed")
     data, desk = benchmark.arrays_of(market), benchmark.desk(True)
@@ -75,17 +66,12 @@ def test_a_dask_cluster_gives_the_same_frame(market):
 
 LOOK = """
 import numpy as np
-from fundarb.research.sweep_book import Market
 from fundarb.research.sweep_looks import Looks, _edges
 
-hours = {name: np.ones((1, 2, 5)) for name in ("leg_hours", "pair_hours")}
-terms = {"leg_terms": np.ones((1, 10)), "pair_terms": np.ones((1, 3))}
-places = {"leg_venue": np.array([0]), "pair_legs": np.zeros((1, 3), "int64"), "loud": np.zeros(2, bool)}
 one = np.ones((1, 2))
-rows = {name: one for name in ("mark", "paid", "price", "value")}
-market = Market(**hours, seen=np.array([[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]], [[0.0, 0.0]]]), **rows, **terms, **places)
-looks = Looks(slow=one, fast=one, slippage=one, fixed_bps=np.ones(1), edges=np.zeros((1, 2)), by_hour=np.zeros((2, 1)))
-_edges(market, looks, 0, 0.0, 10.0, np.zeros(1, bool), (100.0, 1.0, 0.0, 0.0, 0.0))
+seen = np.array([[[1.0, 1.0]], [[1.0, 1.0]], [[1.0, 1.0]], [[0.0, 0.0]]])
+looks = Looks(slow=one, fast=one, seen=seen, slippage=one, fixed_bps=np.ones(1), edges=np.zeros((1, 2)))
+_edges(looks, 0, 0.0, 10.0, np.zeros(1, bool), (100.0, 1.0, 0.0, 0.0, 0.0))
 print(looks.edges[0, 1], sum(_edges.stats.cache_hits.values()))
 """
 
