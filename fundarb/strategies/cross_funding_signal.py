@@ -16,6 +16,7 @@ from ..config.settings import PlanName
 
 # %% ../../nbs/30a_strategies_cross_funding_signal.ipynb #params
 _Edge = Annotated[float, Field(ge=0, le=1000), AfterValidator(zero_or("0.01", "bps"))]
+_Coin = Annotated[str, Field(pattern=r"^[A-Z0-9]{1,20}$")]  # one in small letters would exclude nothing
 
 
 class CrossFundingParams(BaseModel):
@@ -42,7 +43,7 @@ class CrossFundingParams(BaseModel):
     max_silence_h: float = Field(12.0, ge=1, le=168, description="silence to leave after, hours")
     cool_down_h: float = Field(24.0, ge=0, le=720, description="from exit to next entry, hours")
     plan: Literal["settings", PlanName] = Field("settings", description="how legs are traded")
-    exclude_symbols: tuple[str, ...] = Field((), description="coins that are not entered")
+    exclude_symbols: tuple[_Coin, ...] = Field((), description="coins that are not entered")
 
     @model_validator(mode="after")
     def _hysteresis(self) -> "CrossFundingParams":

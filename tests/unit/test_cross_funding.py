@@ -179,6 +179,9 @@ def test_the_unknown_neither_enters_nor_leaves(place, held):
         {"cool_down_h": -1},
         {"plan": "vwap"},
         {"exclude_symbols": "BTC"},
+        {"exclude_symbols": ("btc",)},
+        {"exclude_symbols": ("",)},
+        {"exclude_symbols": ("BTC, ETH",)},
         {"enter_edge": 5},
     ],
 )
