@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..config.parameters import ParameterSet, load_parameters, write_parameters
+from ..config.parameters import ParameterSet, write_parameters
 from ..config.seals import Gate, Promotion, failing, strategy_version
 from ..config.signal_limits import weak_signal
 from ..core.errors import InputError
@@ -159,7 +159,7 @@ def _foretelling(candidate: Candidate) -> Gate:
     says = "; ".join(reasons) or "the signal foretold, as a whole and by coin and month"
     return _gate("signal_quality", float(len(reasons)), 0.0, "measures that miss their limit", False, says)
 
-
+# %% ../../nbs/66_research_promotion.ipynb #write
 def promote(
     candidate: Candidate,
     gates: tuple[Gate, ...],

@@ -67,6 +67,17 @@ def hourly_usd(
 def _late(array: np.ndarray, hours: int) -> np.ndarray:
     return np.vstack([np.zeros((hours, array.shape[1])), array])[: len(array)]
 
+# %% ../../nbs/62d_research_sweep_evaluator.ipynb #daily
+def _daily(data: SweepData, traced: Trace, cost_x: float, delay_h: int) -> pd.DataFrame:
+    course = course_of(data, traced)
+    turnover = course.turnover_usd.sum()
+    once_more = (traced.result["fees_usd"] + traced.result["slippage_usd"]) * (cost_x - 1)
+    extra = course.turnover_usd / turnover * once_more if turnover > 0 else 0.0
+    hourly = hourly_usd(data, course, course.cost_usd + extra, delay_h)
+    coins = [data.symbols[coin] for coin in data.pairs.coin]
+    frame = pd.DataFrame(hourly, index=data.times, columns=coins)
+    return frame.resample("1D").sum().T.groupby(level=0).sum().T
+
 # %% ../../nbs/62d_research_sweep_evaluator.ipynb #evaluator
 class SweepEvaluator:
     """Evaluate sets with the sweep, and trace each for its daily course."""
@@ -121,17 +132,7 @@ class SweepEvaluator:
         if size_x != 1:
             sets = [s.model_copy(update={"notional_usd": s.notional_usd * Decimal(repr(size_x))}) for s in sets]
         table = sweep(data, desk, sets, progress=len(sets) > 20)
-        by_coin = [self._daily(data, trace(data, desk, params), cost_x, delay_h) for params in sets]
+        by_coin = [_daily(data, trace(data, desk, params), cost_x, delay_h) for params in sets]
         daily = pd.concat([coins.sum(axis=1) for coins in by_coin], axis=1, keys=range(len(sets)))
         table["sharpe"] = [annual_sharpe(daily[place].to_numpy()) for place in daily]
         return Outcome(daily, by_coin, table)
-
-    def _daily(self, data: SweepData, traced: Trace, cost_x: float, delay_h: int) -> pd.DataFrame:
-        course = course_of(data, traced)
-        turnover = course.turnover_usd.sum()
-        once_more = (traced.result["fees_usd"] + traced.result["slippage_usd"]) * (cost_x - 1)
-        extra = course.turnover_usd / turnover * once_more if turnover > 0 else 0.0
-        hourly = hourly_usd(data, course, course.cost_usd + extra, delay_h)
-        coins = [data.symbols[coin] for coin in data.pairs.coin]
-        frame = pd.DataFrame(hourly, index=data.times, columns=coins)
-        return frame.resample("1D").sum().T.groupby(level=0).sum().T

@@ -16,13 +16,11 @@ import numpy as np
 import pandas as pd
 
 from ..core.costs import capital_cost_bps
-from ..core.errors import InputError
 from ..data_providers.history import Source
-from .bootstrap import Interval, mean_interval, sharpe_interval, stationary_draws
+from .bootstrap import mean_interval
 from .carry_panel import CarryPanel, carry, carry_panel
-from .folds import Fold, Overfitting, overfitting, purged_folds, walk_forward
-from .sharpe import annual_sharpe, deflated_sharpe, effective_trials, expected_max_sharpe
-from .sharpe import Moments, min_track_record, moments, probabilistic_sharpe
+from .folds import Fold, overfitting, walk_forward
+from .sharpe import annual_sharpe, effective_trials, min_track_record, moments
 from .worlds import shift_funding, shuffle_venues
 from ..strategies.cross_funding_signal import CrossFundingParams
 

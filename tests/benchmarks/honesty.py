@@ -1,6 +1,6 @@
 """Count false promotions on pure noise, and promotions of a planted spread, over many seeds.
 
-    python tests/benchmarks/honesty.py --seeds 100 [--json FILE]
+    python tests/benchmarks/honesty.py --seeds 100 [--days 90] [--json FILE]
 
 Sets are evaluated on funding less costs, pair by pair; the replay gate, which asks whether two engines
 agree and not whether there is an edge, is taken as passed. Noise is traded free of fees and slippage: with them every set loses and nothing
@@ -49,17 +49,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--planted", type=int, default=10)
+    parser.add_argument("--days", type=int, default=120)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     false, traded = [], 0
     for seed in range(asked.seeds):
-        figures, gates = examined("noise", seed, free=True)
+        figures, gates = examined("noise", seed, free=True, days=asked.days)
         traded += figures["winner"] is not None
         if not failing(gates):
             false.append(seed)
         print(f"{seed + 1} seeds, {traded} with a winner, promoted {false}", file=sys.stderr, flush=True)
-    found = [seed for seed in range(asked.planted) if promoted("planted", 1000 + seed)]
-    result = {"noise_seeds": asked.seeds, "noise_promoted": false, "noise_with_a_winner": traded}
+    found = [seed for seed in range(asked.planted) if promoted("planted", 1000 + seed, days=asked.days)]
+    result = {"days": asked.days, "noise_seeds": asked.seeds, "noise_promoted": false, "noise_with_a_winner": traded}
     result |= {"planted_seeds": asked.planted, "planted_promoted": len(found)}
     print(json.dumps(result, indent=2))
     if asked.json:

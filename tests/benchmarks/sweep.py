@@ -139,7 +139,7 @@ def main() -> None:
     ask.add_argument("--hours", type=int, default=17_520)
     ask.add_argument("--sets", type=int, default=1000)
     ask.add_argument("--vectorbt-sets", type=int, default=20, help="spread over the grid")
-    ask.add_argument("--repeat", type=int, default=3)
+    ask.add_argument("--repeat", type=int, default=5)
     ask.add_argument("--checked", type=int, default=4, help="sets that the referee plays, for each rival")
     asked = ask.parse_args()
     threads = os.cpu_count() or 1
