@@ -156,7 +156,7 @@ def _unfit(intent: PairIntent) -> str:  # "": it can be carried out
         return f"asks for plan {intent.plan!r}, known are {', '.join(get_args(PlanName))}"
     return ""
 
-
+# %% ../../nbs/43_execution_service.ipynb #begin
 class IntentFlow(ForeignFlow):
     """Begin with an intent, or say why not."""
 

@@ -105,7 +105,7 @@ class SentOrders:
 # %% ../../nbs/33a_risk_order_check.ipynb #order-check
 HedgeCheck = Callable[[OrderPlaced, Instrument], Breach | None]
 
-
+# %% ../../nbs/33a_risk_order_check.ipynb #check
 class OrderCheck:
     """Look at every order before it is written down."""
 
