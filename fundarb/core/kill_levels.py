@@ -15,7 +15,7 @@ _RANK = {level: rank for rank, level in enumerate(KillLevel)}
 NO_ORDERS = frozenset({KillLevel.FREEZE, KillLevel.CANCEL_ALL})
 CLOSING = frozenset({KillLevel.FLATTEN_LEG, KillLevel.FLATTEN})
 
-
+# %% ../../nbs/07_core_kill_levels.ipynb #levels
 class KillLevels:
     """Follow what is stopped. Changes only with events."""
 

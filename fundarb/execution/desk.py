@@ -99,7 +99,7 @@ def first_steps(
 # %% ../../nbs/42_execution_desk.ipynb #order-desk
 OrderCheck = Callable[[OrderPlaced], RiskLimitBreached | None]
 
-
+# %% ../../nbs/42_execution_desk.ipynb #desk
 class OrderDesk:
     """Write orders: price them by the book, name them, have them checked."""
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['RECENT_NS', 'CASH_TOLERANCE', 'EVERY_S', 'AFTER_SETTLEMENT_S', 'AGAIN_S', 'PAYMENT_LATE_NS', 'TIMING_S', 'PAUSE_S',
-           'FREEZE_S', 'OurOrder', 'VenueBooks', 'Difference', 'differences', 'BookKeeper', 'Breaks', 'Reconciler']
+           'FREEZE_S', 'OurOrder', 'VenueBooks', 'Difference', 'differences', 'BookKeeper', 'BookStops', 'Breaks',
+           'ReportedBooks', 'PaidBooks', 'Reconciler']
 
 # %% ../../nbs/45_execution_reconcile.ipynb #imports
 from collections import defaultdict
@@ -185,23 +186,64 @@ class BookKeeper:
                 text = f"{what}: no payment after 10 minutes"
                 yield AlertRaised(ts_init_ns=now_ns, severity="warning", scope=venue, text=text)
 
-# %% ../../nbs/45_execution_reconcile.ipynb #breaks
+# %% ../../nbs/45_execution_reconcile.ipynb #stops
 TIMING_S, PAUSE_S, FREEZE_S = 30, 60, 300
 
 
+def _books_cause(what: str) -> str:
+    return f"books differ on {what}"
+
+
+class BookStops(BookKeeper):
+    """Stop a venue whose books differ from ours, and lift that when it is explained."""
+
+    def __init__(self, venues: Sequence[str]) -> None:
+        super().__init__(venues)
+        self._stopped: dict[tuple[str, str], KillLevel] = {}
+
+    def _stop(
+        self, venue: str, found: Difference, age_s: float, now_ns: int
+    ) -> Iterator[Message]:
+        freezes = age_s >= (TIMING_S if found.is_quantity else FREEZE_S)
+        if not freezes and age_s < PAUSE_S:
+            return
+        level = KillLevel.FREEZE if freezes else KillLevel.PAUSE_ENTRIES
+        sides = f"{found.what}, ours {found.ours}, theirs {found.theirs}"
+        reason = f"books differ for {age_s:.0f} s: {sides}"
+        stop = {"level": level, "scope": venue, "reason": reason, "who": AUTO, "cause": _books_cause(found.what)}
+        self._stopped[venue, found.what] = level
+        yield KillSwitchSet(ts_init_ns=now_ns, **stop)
+
+    def _lift(self, venue: str, what: str, was: Decimal, now_ns: int) -> Iterator[Message]:
+        """Lift what a difference stopped, now that there is none; a freeze only if our side explains that."""
+        level = self._stopped.pop((venue, what), None)
+        if level is KillLevel.FREEZE and self._ours(venue, what) == was:
+            text = f"the books on {what} agree again at {was:f}, and nothing of ours explains it: FREEZE stays until it is reset by hand"
+            yield AlertRaised(ts_init_ns=now_ns, severity="critical", scope=venue, text=text)
+        elif level is not None:
+            reason = f"the books on {what} agree again"
+            where = {"scope": venue, "cause": _books_cause(what)}
+            yield KillSwitchReset(ts_init_ns=now_ns, **where, reason=reason, who=AUTO)
+
+    def _ours(self, venue: str, what: str) -> Decimal:
+        books = self._books[venue]
+        if what == "wallet":
+            return books.wallet()
+        return books.held[what] if what in books.held else Decimal(0)  # an order that is not ours
+
+# %% ../../nbs/45_execution_reconcile.ipynb #breaks
 class _Standing(msgspec.Struct):
     since_ns: int
     ours: Decimal  # at first sight
     kind: BreakKind | None = None  # as said last
 
 
-class Breaks(BookKeeper):
+class Breaks(BookStops):
     """Follow differences from their first sight to their end."""
 
     def __init__(self, venues: Sequence[str]) -> None:
         super().__init__(venues)
         self._standing: dict[tuple[str, str], _Standing] = {}
-        self._stopped: dict[tuple[str, str], KillLevel] = {}
 
     def _judge(self, venue: str, found: Difference, now_ns: int) -> Iterator[Message]:
         key = venue, found.what
@@ -239,59 +281,9 @@ class Breaks(BookKeeper):
         unpaid = any(due_venue == venue for due_venue, _, _ in self._due)
         return BreakKind.FUNDING_DIFF if unpaid else BreakKind.BALANCE_DIFF
 
-    def _stop(
-        self, venue: str, found: Difference, age_s: float, now_ns: int
-    ) -> Iterator[Message]:
-        freezes = age_s >= (TIMING_S if found.is_quantity else FREEZE_S)
-        if not freezes and age_s < PAUSE_S:
-            return
-        level = KillLevel.FREEZE if freezes else KillLevel.PAUSE_ENTRIES
-        sides = f"{found.what}, ours {found.ours}, theirs {found.theirs}"
-        reason = f"books differ for {age_s:.0f} s: {sides}"
-        stop = {"level": level, "scope": venue, "reason": reason, "who": AUTO, "cause": _books_cause(found.what)}
-        self._stopped[venue, found.what] = level
-        yield KillSwitchSet(ts_init_ns=now_ns, **stop)
-
-    def _lift(self, venue: str, what: str, was: Decimal, now_ns: int) -> Iterator[Message]:
-        """Lift what a difference stopped, now that there is none; a freeze only if our side explains that."""
-        level = self._stopped.pop((venue, what), None)
-        if level is KillLevel.FREEZE and self._ours(venue, what) == was:
-            text = f"the books on {what} agree again at {was:f}, and nothing of ours explains it: FREEZE stays until it is reset by hand"
-            yield AlertRaised(ts_init_ns=now_ns, severity="critical", scope=venue, text=text)
-        elif level is not None:
-            reason = f"the books on {what} agree again"
-            where = {"scope": venue, "cause": _books_cause(what)}
-            yield KillSwitchReset(ts_init_ns=now_ns, **where, reason=reason, who=AUTO)
-
-    def _ours(self, venue: str, what: str) -> Decimal:
-        books = self._books[venue]
-        if what == "wallet":
-            return books.wallet()
-        return books.held[what] if what in books.held else Decimal(0)  # an order that is not ours
-
-
-def _books_cause(what: str) -> str:
-    return f"books differ on {what}"
-
-# %% ../../nbs/45_execution_reconcile.ipynb #service
-class Reconciler(Breaks):
-    """Compare our books with the venues', and say what differs."""
-
-    def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
-        """Name the events that it hears."""
-        ended = (OrderCanceled, OrderRejected, OrderNotPlaced)
-        return {
-            OrderPlaced: self._on_placed,
-            OrderAccepted: self._on_accepted,
-            OrderFilled: self._on_filled,
-            **dict.fromkeys(ended, self._on_ended),
-            PositionChanged: self._on_position,
-            FundingRealised: self._on_realised,
-            FundingPaid: self._on_paid,
-            AccountReported: self._on_report,
-            AdjustmentAccepted: self._on_adjustment,
-            TimerFired: self._on_timer,
-        }
+# %% ../../nbs/45_execution_reconcile.ipynb #reports
+class ReportedBooks(Breaks):
+    """Compare a venue's report with our books on it."""
 
     def _on_report(self, event: AccountReported) -> Iterator[Message]:
         venue, now_ns, books = event.venue, event.ts_init_ns, self._books[event.venue]
@@ -324,6 +316,10 @@ class Reconciler(Breaks):
                 why = "not among the venue's open orders"
                 yield OrderUnknown(ts_init_ns=report.ts_init_ns, **name, reason=why)
 
+# %% ../../nbs/45_execution_reconcile.ipynb #payments
+class PaidBooks(ReportedBooks):
+    """Check each payment of funding against what was due."""
+
     def _on_paid(self, event: FundingPaid) -> Iterator[Message]:
         books = self._books[event.venue]
         key = event.venue, event.symbol, event.settlement_time_ns
@@ -346,6 +342,26 @@ class Reconciler(Breaks):
             text = f"{what}: {due} was due, {event.cash} was paid"
             alert = {"severity": "warning", "scope": event.venue}
             yield AlertRaised(ts_init_ns=event.ts_init_ns, **alert, text=text)
+
+# %% ../../nbs/45_execution_reconcile.ipynb #service
+class Reconciler(PaidBooks):
+    """Compare our books with the venues', and say what differs."""
+
+    def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
+        """Name the events that it hears."""
+        ended = (OrderCanceled, OrderRejected, OrderNotPlaced)
+        return {
+            OrderPlaced: self._on_placed,
+            OrderAccepted: self._on_accepted,
+            OrderFilled: self._on_filled,
+            **dict.fromkeys(ended, self._on_ended),
+            PositionChanged: self._on_position,
+            FundingRealised: self._on_realised,
+            FundingPaid: self._on_paid,
+            AccountReported: self._on_report,
+            AdjustmentAccepted: self._on_adjustment,
+            TimerFired: self._on_timer,
+        }
 
     def _on_adjustment(self, event: AdjustmentAccepted) -> Iterator[Message]:
         fields = msgspec.structs.asdict(event)

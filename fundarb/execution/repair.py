@@ -53,7 +53,7 @@ class Way(NamedTuple):
     step: Step
     bps: float  # of the notional in question; infinite: it cannot be done now
 
-
+# %% ../../nbs/42b_execution_repair.ipynb #ways
 _Closed = Callable[[str], bool]
 
 

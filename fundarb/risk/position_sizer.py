@@ -191,7 +191,7 @@ class Sizing:
 # %% ../../nbs/34_risk_position_sizer.ipynb #service
 _BUSY = frozenset({"ENTERING", "EXITING", "REPAIRING"})
 
-
+# %% ../../nbs/34_risk_position_sizer.ipynb #sizer
 class PositionSizer(Sizing):
     """Turn approved targets into steps that both venues can trade."""
 
