@@ -3623,6 +3623,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'fundarb/sandbox/binance_gate.py'),
                                               'fundarb.sandbox.binance_gate.Refused.__init__': ( 'sandbox_binance_gate.html#refused.__init__',
                                                                                                  'fundarb/sandbox/binance_gate.py'),
+                                              'fundarb.sandbox.binance_gate._unsigned': ( 'sandbox_binance_gate.html#_unsigned',
+                                                                                          'fundarb/sandbox/binance_gate.py'),
                                               'fundarb.sandbox.binance_gate.check_key': ( 'sandbox_binance_gate.html#check_key',
                                                                                           'fundarb/sandbox/binance_gate.py'),
                                               'fundarb.sandbox.binance_gate.check_signature': ( 'sandbox_binance_gate.html#check_signature',

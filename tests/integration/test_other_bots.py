@@ -242,6 +242,20 @@ def test_binance_refuses_in_its_own_words(binance, endpoint, form, status, code)
     assert (got, said["code"], type(said["msg"])) == (status, code, str)
 
 
+@pytest.mark.parametrize("in_query, in_body", [("timestamp", "symbol"), ("symbol", "timestamp"), ("symbol timestamp", ""), ("", "symbol timestamp")])
+@pytest.mark.parametrize("signed_in", ["query", "body"])
+def test_binance_verifies_what_is_signed_wherever_it_stands(thread, in_query, in_body, signed_in):
+    """The query and the form are signed as one text without anything between them, as pybotters does."""
+    known, words = thread.known["binance"], {"symbol": "BTCUSDT", "timestamp": time.time_ns() // 1_000_000}
+    parts = {where: urlencode({name: words[name] for name in names.split()}) for where, names in (("query", in_query), ("body", in_body))}
+    signature = hmac.new(known["secret"].encode(), "".join(parts.values()).encode(), "sha256").hexdigest()
+    headers = {"X-MBX-APIKEY": known["api_key"], "Content-Type": "application/x-www-form-urlencoded"}
+    for given, status in ((signature, 200), (signature[::-1], 400)):
+        sent = parts | {signed_in: "&".join(filter(None, (parts[signed_in], f"signature={given}")))}
+        url = f"{known['rest']}/fapi/v1/allOpenOrders?{sent['query']}".removesuffix("?")
+        assert requests.delete(url, data=sent["body"], headers=headers, timeout=10).status_code == status
+
+
 def test_binance_takes_the_same_requests_over_a_socket(thread):
     """What python-binance and the official SDK send to ws-fapi: all parameters in the order of the alphabet, signed."""
     known = thread.known["binance"]
