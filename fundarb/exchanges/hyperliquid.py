@@ -34,18 +34,21 @@ RATE_CAP = Decimal("0.04")  # per hour, documented; read 2026-11
 
 class _Quiet(ccxt.pro.hyperliquid):
     async def handle_builder_fee_approval(self) -> bool:
-        return True  # no approveBuilderFee action, no builder on orders
+        """Approve no builder: no action is sent, and none stands on our orders."""
+        return True
 
     async def set_ref(self) -> bool:
-        return True  # no setReferrer action
+        """Name no referrer: no action is sent."""
+        return True
 
     def handle_errors(
         self, code: Any, reason: Any, url: Any, method: Any, headers: Any, body: Any, response: Any, rh: Any, rb: Any
     ) -> Any:
+        """Raise what ccxt raises, unless a batch was refused in part: then some legs rest, and each status is read for itself."""
         if isinstance(response, dict) and isinstance(response.get("response"), dict):
             data = response["response"].get("data")
             if response.get("status") == "ok" and isinstance(data, dict) and len(data.get("statuses") or []) > 1:
-                return None  # a batch: some legs rest although one is refused, so nothing is raised for all
+                return None
         return super().handle_errors(code, reason, url, method, headers, body, response, rh, rb)
 
 
@@ -56,11 +59,13 @@ class HyperliquidWire(Tapped, _Quiet):
         return nonce + self.options.get("expiresMs", EXPIRES_MS)  # a nonce is the time
 
     def sign_l1_action(self, action: Any, nonce: Any, vault: Any = None, expires: Any = None) -> Any:
+        """Sign an action; an order that names no deadline gets ours."""
         if action["type"] == "order" and expires is None:
             expires = self._deadline_ms(nonce)
         return super().sign_l1_action(action, nonce, vault, expires)
 
     def create_orders_request(self, orders: Any, params: Any = {}) -> Any:
+        """Write the request of an action of orders, with the deadline that was signed."""
         request = super().create_orders_request(orders, params)
         return request | {"expiresAfter": self._deadline_ms(request["nonce"])}
 

@@ -49,7 +49,7 @@ class WireFill(msgspec.Struct, frozen=True, kw_only=True):
     liquidity: Liquidity
     ts_event_ns: int
 
-# %% ../../nbs/52b_exchanges_order_reports.ipynb #reports
+# %% ../../nbs/52b_exchanges_order_reports.ipynb #known
 class _Known(msgspec.Struct):
     symbol: str
     qty_base: Decimal | None = None  # + buy
@@ -59,8 +59,8 @@ class _Known(msgspec.Struct):
     done: bool = False  # told to its end
 
 
-class OrderReports:
-    """Tell the core of orders and fills, each thing once and in order."""
+class _KnownOrders:
+    """What is known of each order, and what has been told of it."""
 
     def __init__(
         self,
@@ -89,6 +89,48 @@ class OrderReports:
         """Tell whether a venue has ended an order and counts fills that were not told."""
         known = self.known.get(client_order_id)
         return known is not None and known.ended is not None and not known.done
+
+# %% ../../nbs/52b_exchanges_order_reports.ipynb #outcomes
+class _Outcomes(_KnownOrders):
+    """Tell how orders began and ended, each once."""
+
+    def refused(self, client_order_id: str, symbol: str, reason: str) -> None:
+        """Tell that a venue never took an order."""
+        known = self.known.setdefault(client_order_id, _Known(symbol))
+        if not known.done and not known.accepted:
+            known.done = True
+            self.emit(OrderRejected(**self._head(client_order_id, symbol), reason=reason))
+
+    def lost(self, client_order_id: str, symbol: str, reason: str) -> None:
+        """Tell that nobody knows; what a stream has told meanwhile stands."""
+        known = self.known.setdefault(client_order_id, _Known(symbol))
+        if not known.done:
+            self.emit(OrderUnknown(**self._head(client_order_id, symbol), reason=reason))
+
+    def not_found(self, client_order_id: str, symbol: str) -> None:
+        """Tell that a venue does not know an order."""
+        self.emit(OrderNotFound(**self._head(client_order_id, symbol)))
+
+    def _head(self, name: str, symbol: str) -> dict[str, object]:
+        return {"ts_init_ns": self.clock(), "client_order_id": name, "venue": self.venue, "symbol": symbol}
+
+    def _accept(self, name: str, known: _Known) -> None:
+        if not known.accepted:
+            known.accepted = True
+            self.emit(OrderAccepted(**self._head(name, known.symbol)))
+
+    def _close(self, name: str, known: _Known) -> None:
+        wanted = abs(known.qty_base) if known.qty_base is not None else None
+        if wanted is not None and known.filled_base >= wanted:
+            known.done = True
+        elif known.ended is not None and known.filled_base >= (known.ended.filled_base or 0):
+            known.done = True
+            self.emit(OrderCanceled(**self._head(name, known.symbol), reason=known.ended.reason or "ended"))
+
+# %% ../../nbs/52b_exchanges_order_reports.ipynb #reports
+class OrderReports(_Outcomes):
+    """Tell the core of orders and fills, each thing once and in order."""
+
     def take_order(self, order: WireOrder) -> None:
         """Hear what a venue says of an order of ours."""
         name = order.client_order_id
@@ -124,35 +166,3 @@ class OrderReports:
         )
         if known is not None:
             self._close(name, known)
-    def refused(self, client_order_id: str, symbol: str, reason: str) -> None:
-        """Tell that a venue never took an order."""
-        known = self.known.setdefault(client_order_id, _Known(symbol))
-        if not known.done and not known.accepted:
-            known.done = True
-            self.emit(OrderRejected(**self._head(client_order_id, symbol), reason=reason))
-
-    def lost(self, client_order_id: str, symbol: str, reason: str) -> None:
-        """Tell that nobody knows; what a stream has told meanwhile stands."""
-        known = self.known.setdefault(client_order_id, _Known(symbol))
-        if not known.done:
-            self.emit(OrderUnknown(**self._head(client_order_id, symbol), reason=reason))
-
-    def not_found(self, client_order_id: str, symbol: str) -> None:
-        """Tell that a venue does not know an order."""
-        self.emit(OrderNotFound(**self._head(client_order_id, symbol)))
-
-    def _head(self, name: str, symbol: str) -> dict[str, object]:
-        return {"ts_init_ns": self.clock(), "client_order_id": name, "venue": self.venue, "symbol": symbol}
-
-    def _accept(self, name: str, known: _Known) -> None:
-        if not known.accepted:
-            known.accepted = True
-            self.emit(OrderAccepted(**self._head(name, known.symbol)))
-
-    def _close(self, name: str, known: _Known) -> None:
-        wanted = abs(known.qty_base) if known.qty_base is not None else None
-        if wanted is not None and known.filled_base >= wanted:
-            known.done = True
-        elif known.ended is not None and known.filled_base >= (known.ended.filled_base or 0):
-            known.done = True
-            self.emit(OrderCanceled(**self._head(name, known.symbol), reason=known.ended.reason or "ended"))

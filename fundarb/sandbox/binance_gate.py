@@ -104,13 +104,17 @@ def check_signature(
         raise Refused(-1102, "timestamp")
     if "signature" not in form:
         raise Refused(-1102, "signature")
-    signed = (call.query.encode() + call.body).rsplit(b"signature=", 1)[0].rstrip(b"&")
+    signed = _unsigned(call.query.encode()) + _unsigned(call.body)
     wanted = hmac.new(keys.secret.encode(), signed, "sha256").hexdigest()
     if not hmac.compare_digest(wanted, form["signature"].lower()):
         raise Refused(-1022)
     age_ms = wall_ms - int(form["timestamp"])
     if not -1000 <= age_ms <= int(form.get("recvWindow", 5000)):
         raise Refused(-1021)
+
+
+def _unsigned(raw: bytes) -> bytes:
+    return b"&".join(part for part in raw.split(b"&") if not part.startswith(b"signature="))
 
 
 def check_key(call: Call, keys: Keys) -> None:

@@ -31,7 +31,7 @@ TOPS = {"books5": 5, "bbo-tbt": 1}  # told whole
 PUBLIC = (*BOOKS, *TOPS, "trades", "trades-all", "tickers", "mark-price", "funding-rate", "instruments")
 PUBLIC += ("open-interest", "price-limit", "index-tickers", "estimated-price", "liquidation-orders", "status")
 BARS = ("candle", "mark-price-candle", "index-candle")  # and a width
-PRIVATE = ("orders", "positions", "account", "balance_and_position", "fills", "orders-algo", "liquidation-warning")
+PRIVATE = ("orders", "positions", "account", "balance_and_position", "fills", "orders-algo", "algo-advance", "liquidation-warning")
 
 
 def stream_of(arg: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from decimal import Decimal as D
 from decimal import localcontext
 from urllib.parse import urlencode
 
+import aiohttp
 import ccxt
 import ccxt.pro
 import pytest
@@ -125,7 +126,9 @@ def test_plain_ccxt_trades_amends_and_closes(thread, venue):
     (rests,) = client.fetch_open_orders(symbol)
     client.edit_order(rests["id"], symbol, "limit", "buy", amount * 2, round(price * 0.98))
     (rests,) = client.fetch_open_orders(symbol)
-    assert (rests["amount"], rests["price"]) == (amount * 2, round(price * 0.98))
+    client.edit_order(rests["id"], symbol, "limit", "buy", amount * 3, round(price * 0.98))  # once is never enough
+    (rests,) = client.fetch_open_orders(symbol)
+    assert (rests["amount"], rests["price"]) == (pytest.approx(amount * 3), round(price * 0.98))
     client.cancel_order(rests["id"], symbol)
     assert client.fetch_open_orders(symbol) == []
     assert client.fetch_order(rests["id"], symbol)["status"] == "canceled"
@@ -203,8 +206,21 @@ BINANCE_REFUSES = [
     ("POST /fapi/v1/batchOrders", {"batchOrders": "no list"}, 400, -1102),
     ("POST /fapi/v1/order", BTC | {"side": "BUY", "type": "STOP_MARKET", "quantity": "1"}, 400, -4120),
     ("POST /fapi/v1/countdownCancelAll", BTC | {"countdownTime": "soon"}, 400, -1102),
+    ("POST /fapi/v1/algoOrder", BTC | {"side": "BUY", "type": "STOP_MARKET", "triggerPrice": "1"}, 400, -1020),
+    ("DELETE /fapi/v1/algoOrder", {"algoId": 1}, 400, -2011),
+    ("DELETE /fapi/v1/batchOrders", BTC, 400, -1102),
+    ("POST /fapi/v1/marginType", BTC | {"marginType": "ISOLATED"}, 400, -1020),
+    ("POST /fapi/v1/positionSide/dual", {"dualSidePosition": "true"}, 400, -1020),
+    ("GET /futures/data/basis", {"pair": "BTCUSDT", "period": "7m"}, 400, -1130),
+    ("GET /futures/data/nothing", {}, 404, -5000),
 ]
-EMPTY = ("openOrders", "userTrades", "income", "allOrders", "forceOrders", "positionMargin/history", "openAlgoOrders")
+MARKET = BTC | {"side": "BUY", "type": "MARKET", "quantity": "0.01"}
+BINANCE_REFUSES += [("POST /fapi/v1/order/test", MARKET | {"closePosition": "true"}, 400, -4136)]
+BINANCE_REFUSES += [
+    ("POST /fapi/v1/order/test", MARKET | {word: "1"}, 400, -1106)
+    for word in ("stopPrice", "activationPrice", "callbackRate", "priceMatch", "goodTillDate")
+]
+EMPTY = ("openOrders", "userTrades", "income", "allOrders", "forceOrders", "positionMargin/history", "openAlgoOrders", "allAlgoOrders")
 
 
 def test_binance_answers_what_is_asked_of_it(binance):
@@ -224,6 +240,47 @@ def test_binance_answers_what_is_asked_of_it(binance):
 def test_binance_refuses_in_its_own_words(binance, endpoint, form, status, code):
     got, said = binance(endpoint, **form)
     assert (got, said["code"], type(said["msg"])) == (status, code, str)
+
+
+@pytest.mark.parametrize("in_query, in_body", [("timestamp", "symbol"), ("symbol", "timestamp"), ("symbol timestamp", ""), ("", "symbol timestamp")])
+@pytest.mark.parametrize("signed_in", ["query", "body"])
+def test_binance_verifies_what_is_signed_wherever_it_stands(thread, in_query, in_body, signed_in):
+    """The query and the form are signed as one text without anything between them, as pybotters does."""
+    known, words = thread.known["binance"], {"symbol": "BTCUSDT", "timestamp": time.time_ns() // 1_000_000}
+    parts = {where: urlencode({name: words[name] for name in names.split()}) for where, names in (("query", in_query), ("body", in_body))}
+    signature = hmac.new(known["secret"].encode(), "".join(parts.values()).encode(), "sha256").hexdigest()
+    headers = {"X-MBX-APIKEY": known["api_key"], "Content-Type": "application/x-www-form-urlencoded"}
+    for given, status in ((signature, 200), (signature[::-1], 400)):
+        sent = parts | {signed_in: "&".join(filter(None, (parts[signed_in], f"signature={given}")))}
+        url = f"{known['rest']}/fapi/v1/allOpenOrders?{sent['query']}".removesuffix("?")
+        assert requests.delete(url, data=sent["body"], headers=headers, timeout=10).status_code == status
+
+
+def test_binance_takes_the_same_requests_over_a_socket(thread):
+    """What python-binance and the official SDK send to ws-fapi: all parameters in the order of the alphabet, signed."""
+    known = thread.known["binance"]
+    low = str(int(thread.sandbox.world.book("binance", "BTC").bids[0].price * 0.98))
+    limit = BTC | {"side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01", "price": low, "newClientOrderId": "ws-1"}
+    name = BTC | {"origClientOrderId": "ws-1"}
+    turns = [("order.place", limit), ("order.modify", name | {"side": "BUY", "quantity": "0.02", "price": low})]
+    turns += [("order.status", name), ("order.cancel", name), ("order.cancel", name)]
+    turns += [(f"{version}account.{what}", {}) for version in ("", "v2/") for what in ("balance", "status", "position")]
+    turns += [("depth", BTC), ("ticker.price", BTC), ("ticker.book", BTC), ("userDataStream.start", {}), ("order.guess", {})]
+
+    async def play():
+        async with aiohttp.ClientSession() as session, session.ws_connect(known["ws"].removesuffix("/ws") + "/ws-fapi/v1") as socket:
+            for id, (method, params) in enumerate(turns):
+                words = dict(sorted((params | {"apiKey": known["api_key"], "timestamp": time.time_ns() // 1_000_000}).items()))
+                words["signature"] = hmac.new(known["secret"].encode(), urlencode(words).encode(), "sha256").hexdigest()
+                await socket.send_json({"id": id, "method": method, "params": words})
+            return [await socket.receive_json(timeout=20) for _ in turns]
+
+    said = asyncio.run(play())
+    assert [one["id"] for one in said] == list(range(len(turns)))
+    assert [one["status"] for one in said] == [200] * 4 + [400] + [200] * 10 + [400]
+    assert [one["result"]["status"] for one in said[:4]] == ["NEW", "NEW", "NEW", "CANCELED"]
+    assert (said[2]["result"]["origQty"], said[4]["error"]["code"], said[-1]["error"]["code"]) == ("0.02", -2011, -1020)
+    assert [row["rateLimitType"] for row in said[0]["rateLimits"]] == ["REQUEST_WEIGHT", "ORDERS", "ORDERS"]
 
 
 @pytest.fixture
@@ -287,6 +344,9 @@ OKX_REFUSES = [
     ("POST trade/close-position", SWAP | {"mgnMode": "cross"}, 200, "51023"),
     ("POST trade/amend-order", SWAP | {"clOrdId": "never", "newSz": "1"}, 200, "1"),
     ("POST trade/cancel-all-after", {"timeOut": "5"}, 200, "51000"),
+    ("POST trade/order", SWAP | {"side": "buy", "ordType": "market", "tdMode": "cross", "sz": "1", "attachAlgoOrds": [{}]}, 200, "1"),
+    ("POST trade/order-algo", SWAP | {"side": "buy", "ordType": "trigger", "tdMode": "cross", "sz": "1"}, 200, "1"),
+    ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "add", "amt": "1"}, 200, "1"),
 ]
 
 
@@ -399,6 +459,103 @@ def heard(messages, wanted, thread, within_s=60.0):
 
 async def step_once(thread):
     thread.sandbox.world.step()
+
+
+async def pass_by(thread, seconds):
+    """Let some time go by in the sandbox's market, and the prices be said again."""
+
+    async def once():
+        world = thread.sandbox.world
+        world.advance(world.now_ns + seconds * SECOND_NS)
+        world.beat()
+
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(once(), thread._loop))
+
+
+CANDLES = {
+    "binance": (["/market/ws/1", "/market/stream?streams=btcusdt@kline_1m", "/stream?streams=btcusdt@kline_1m"], "btcusdt@kline_1m"),
+    "hyperliquid": (["/ws"], {"type": "candle", "coin": "BTC", "interval": "1m"}),
+    "okx": (["/ws/v5/business"], {"channel": "candle1m", "instId": "BTC-USDT-SWAP"}),
+}
+
+
+def bar_in(venue, said):
+    """Read a message: when the bar opened, its close, and whether it has ended, where the venue says so."""
+    if venue == "binance":
+        bar = said.get("data", said).get("k")
+        return bar and (bar["t"], float(bar["c"]), bar["x"])
+    if venue == "hyperliquid":
+        bar = said["data"] if said.get("channel") == "candle" else None
+        return bar and (bar["t"], float(bar["c"]), None)
+    row = said["data"][0] if "data" in said else None
+    return row and (int(row[0]), float(row[4]), row[-1] == "1")
+
+
+@pytest.mark.parametrize("venue", CANDLES)
+def test_who_watches_minutes_hears_of_the_one_that_grows_and_of_each_end(moving, venue):
+    paths, asked = CANDLES[venue]
+    base, world, said = moving.known[venue]["rest"], moving.sandbox.world, {path: [] for path in paths}
+    words = {"binance": {"method": "SUBSCRIBE", "params": [asked], "id": 1}, "okx": {"op": "subscribe", "args": [asked]}}
+    words["hyperliquid"] = {"method": "subscribe", "subscription": asked}
+
+    async def listen(session, path):
+        async with session.ws_connect(base + path) as socket:
+            await socket.send_json(words[venue])
+            while sum(bar is not None for bar in said[path]) < 8:
+                said[path].append(bar_in(venue, await socket.receive_json(timeout=30)))
+
+    async def play():
+        async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+            tasks = [asyncio.ensure_future(listen(session, path)) for path in paths]
+            while not all(task.done() for task in tasks):
+                await pass_by(moving, 30)
+                await asyncio.sleep(0.02)
+            await asyncio.gather(*tasks)
+
+    asyncio.run(play())
+    for path, bars in said.items():
+        told = [bar for bar in bars if bar]
+        opened = [at for at, _, _ in told]
+        assert opened == sorted(opened) and {b - a for a, b in zip(opened, opened[1:])} == {0, 60_000}, path
+        ends = [at for at, _, ended in told if ended]
+        assert len(ends) == len(set(ends)) and (venue == "hyperliquid" or len(ends) >= 2), path
+        assert opened[-1] <= world.now_ns // 1_000_000
+
+
+@pytest.mark.parametrize("path", ["/stream", "/public/stream", "/market/stream", "/private/stream"])
+def test_a_combined_socket_of_any_category_names_the_stream(moving, path):
+    async def play():
+        async with aiohttp.ClientSession() as session:
+            url = f"{moving.known['binance']['rest']}{path}?streams=btcusdt@markPrice@1s/!ticker@arr"
+            async with session.ws_connect(url) as socket:
+                said = {}
+                while len(said) < 2:
+                    await pass_by(moving, 1)
+                    message = await socket.receive_json(timeout=20)
+                    said[message["stream"]] = message["data"]
+        assert said["btcusdt@markPrice@1s"]["e"] == "markPriceUpdate" and said["!ticker@arr"][0]["e"] == "24hrTicker"
+
+    asyncio.run(play())
+
+
+def test_an_order_keeps_its_cloid_when_it_is_modified(thread):
+    exchange = pytest.importorskip("hyperliquid.exchange", reason="hyperliquid-python-sdk is not installed")
+    from eth_account import Account as Wallet
+    from hyperliquid.utils.types import Cloid
+
+    known, name = thread.known["hyperliquid"], Cloid("0x" + "c1" * 16)
+    desk = exchange.Exchange(Wallet.from_key(known["private_key"]), known["rest"], account_address=known["wallet_address"])
+    low = float(int(thread.sandbox.world.book("hyperliquid", "BTC").bids[0].price * 0.98))
+    form = {"coin": "BTC", "is_buy": True, "sz": 0.01, "limit_px": low, "order_type": {"limit": {"tif": "Alo"}}, "reduce_only": False}
+    desk.bulk_orders([form | {"cloid": name}])
+    for size in (0.02, 0.03):
+        said = desk.bulk_modify_orders_new([{"oid": name, "order": form | {"sz": size, "cloid": name}}])
+        assert "resting" in said["response"]["data"]["statuses"][0], said
+    now = desk.info.query_order_by_cloid(known["wallet_address"], name)["order"]
+    assert (now["status"], now["order"]["origSz"]) == ("open", "0.03")
+    assert desk.cancel_by_cloid("BTC", name)["response"]["data"]["statuses"] == ["success"]
+    refused = desk.update_isolated_margin(10, "BTC")
+    assert refused == {"status": "err", "response": "Isolated margin is not offered here."}
 
 
 def test_the_connectors_own_sockets(moving):
