@@ -73,6 +73,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'fundarb.apps.cli_live._unpromoted': ('apps_cli_live.html#_unpromoted', 'fundarb/apps/cli_live.py'),
                                        'fundarb.apps.cli_live.doctor': ('apps_cli_live.html#doctor', 'fundarb/apps/cli_live.py'),
                                        'fundarb.apps.cli_live.live': ('apps_cli_live.html#live', 'fundarb/apps/cli_live.py'),
+                                       'fundarb.apps.cli_live.origin_of': ('apps_cli_live.html#origin_of', 'fundarb/apps/cli_live.py'),
                                        'fundarb.apps.cli_live.paper': ('apps_cli_live.html#paper', 'fundarb/apps/cli_live.py'),
                                        'fundarb.apps.cli_live.register': ('apps_cli_live.html#register', 'fundarb/apps/cli_live.py'),
                                        'fundarb.apps.cli_live.scan': ('apps_cli_live.html#scan', 'fundarb/apps/cli_live.py')},
