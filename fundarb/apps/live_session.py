@@ -40,7 +40,7 @@ from ..execution.pair import PairState
 from ..execution.work import WorkedTrade
 from ..monitoring.alerts import Courier
 from ..monitoring.logging import logger
-from ..storage.audit_log import AuditLog
+from ..storage.audit_log import AuditLog, keep_writing
 
 # %% ../../nbs/86c_apps_live_session.ipynb #watchers
 def watchers(core: Core, title: str) -> tuple[Service, ...]:
@@ -155,7 +155,7 @@ async def _keep_time(session: LiveSession) -> None:
     session.tasks.start("requests", session.requests.watch())
     session.tasks.start("reporters", session.chores.watch_reporters())
     session.tasks.start("timers", session.inbox.keep_time())
-    session.tasks.start("log", session.log.keep_writing())
+    session.tasks.start("log", keep_writing(session.log))
     if session.plan.started is not None:
         await session.plan.started()
 
