@@ -40,7 +40,7 @@ from ..execution.pair import PairState
 from ..execution.work import WorkedTrade
 from ..monitoring.alerts import Courier
 from ..monitoring.logging import logger
-from ..storage.audit_log import AuditLog
+from ..storage.audit_log import AuditLog, keep_writing
 
 # %% ../../nbs/86c_apps_live_session.ipynb #watchers
 def watchers(core: Core, title: str) -> tuple[Service, ...]:
@@ -150,12 +150,12 @@ async def begin(session: LiveSession) -> None:
 
 
 async def _keep_time(session: LiveSession) -> None:
-    session.chores.heard(session.course.bars_until_ns)
+    session.chores.bars.heard(session.course.bars_until_ns)
     session.inbox.timers.append(heartbeat(session.inbox.clock()))
     session.tasks.start("requests", session.requests.watch())
-    session.tasks.start("reporters", session.chores.watch_reporters())
+    session.tasks.start("reporters", session.chores.reporters.watch())
     session.tasks.start("timers", session.inbox.keep_time())
-    session.tasks.start("log", session.log.keep_writing())
+    session.tasks.start("log", keep_writing(session.log))
     if session.plan.started is not None:
         await session.plan.started()
 
@@ -180,7 +180,7 @@ async def go_on(session: LiveSession, restored: Restored) -> None:
     await _keep_time(session)
     await session.loop.until(lambda: not session.resumption.doubts(), DOUBTS_S)
     for venue in session.adapters:
-        await session.chores.read_payments(venue, restored.last_ns - HOUR_NS)
+        await session.chores.payments.read(venue, restored.last_ns - HOUR_NS)
     await session.loop.reports(session.adapters)
 
 # %% ../../nbs/86c_apps_live_session.ipynb #settle-up
@@ -195,7 +195,7 @@ async def settle_up(session: LiveSession) -> dict[str, AccountReported]:
         fills_ns = [entry.ts_event_ns for entry in ledger.entries if entry.ts_event_ns]
         since_ns = max(ledger.start_ns or 0, min(fills_ns, default=session.inbox.clock()))
         for venue in session.adapters:
-            await session.chores.read_payments(venue, since_ns)
+            await session.chores.payments.read(venue, since_ns)
         await _wait_for_payments(session)
         reports = await session.loop.reports(session.adapters)
     session.loop.close()
@@ -204,13 +204,13 @@ async def settle_up(session: LiveSession) -> dict[str, AccountReported]:
 
 async def _wait_for_payments(session: LiveSession) -> None:
     """Hear of the settlements that were due, for as long as venues take to book them."""
-    chores, loop = session.chores, session.loop
+    payments, loop = session.chores.payments, session.loop
     for pause_s in LAST_PAYMENTS_S:
-        if await loop.until(lambda: loop.is_quiet() and not any(map(chores.awaited, session.adapters)), pause_s):
+        if await loop.until(lambda: loop.is_quiet() and not any(map(payments.awaited, session.adapters)), pause_s):
             return
         for venue in session.adapters:
-            if due_ns := chores.awaited(venue):
-                await chores.read_payments(venue, due_ns[0] - SECOND_NS)
+            if due_ns := payments.awaited(venue):
+                await payments.read(venue, due_ns[0] - SECOND_NS)
 
 # %% ../../nbs/86c_apps_live_session.ipynb #run
 async def run_session(
@@ -234,7 +234,8 @@ async def run_session(
             session.screen.close(session.inbox.clock())
             return closed, reports
         except FundarbError as error:
-            tell(session, "critical", f"the session stopped: {error}")
+            held = ", ".join(open_pairs(session.core.execution)) or "nothing"
+            tell(session, "critical", f"the session stopped: {error} Open: {held}. The same words go on with it.")
             raise
         finally:
             pace.stop()

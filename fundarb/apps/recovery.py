@@ -65,9 +65,11 @@ class _Rehearsal(Journal):
             engine.turn(first.message)
 
     def append_input(self, seq: int, event: Event) -> None:
+        """Let the account of orders hear an input."""
         self.orders.hear(seq, event)  # it came from the record, and so it is what was recorded
 
     def append(self, entry: Entry) -> None:
+        """Hold an entry against the record, or keep it where the record has ended."""
         was = next(self._recorded, None)
         if was is None:
             self.lacking.append(entry)
@@ -76,7 +78,7 @@ class _Rehearsal(Journal):
         self.orders.hear(entry.seq, entry.message)
 
     def flush(self) -> None:
-        pass  # it is durable, or will be
+        """Do nothing: it is durable, or will be."""
 
 
 def _differs(was: Entry, now: Entry | None) -> str:

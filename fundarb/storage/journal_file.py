@@ -59,20 +59,24 @@ class _NewFile:
             os.close(folder)
 
     def write(self, data: bytes) -> None:
+        """Put bytes after all others."""
         self._file.write(self._gzip.compress(data) if self._gzip else data)
 
     def sync(self) -> None:
+        """Return when a plain file is on the disk."""
         if not self._gzip:  # half a gzip stream would be durable, and of no use
             self._file.flush()
             _sync(self._file.fileno())
 
     def complete(self) -> None:
+        """End the stream, and return when all of it is on the disk."""
         if self._gzip:
             self._file.write(self._gzip.flush())
         self._file.flush()
         _sync(self._file.fileno())
 
     def close(self) -> None:
+        """Let go of the file."""
         with suppress(OSError):  # what could not be written has been reported by then
             self._file.close()
 

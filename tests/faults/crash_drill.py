@@ -164,6 +164,7 @@ class Drill:
 
     def kill_once(self, kind=None):
         """Start the trader and kill it; return whether it was killed before it was done."""
+        enough = ENOUGH_ENTRIES if kind is None else 10**9  # a moment that was named is waited for
         kind = kind or self.chance.choice(KINDS)
         if kind == "twice in a row":
             return self.kill_once("recovery") and self.kill_once("first second")
@@ -187,7 +188,7 @@ class Drill:
             "anywhere": lambda: length(self.folder) > since + more,
         }
         while not moments[kind]() and trader.poll() is None:
-            if length(self.folder) > since + ENOUGH_ENTRIES:  # it does not come to that any more
+            if length(self.folder) > since + enough:  # it does not come to that any more
                 kind = "anywhere"
                 break
             if time.monotonic() - began_s > PATIENCE_S:

@@ -204,3 +204,27 @@ def test_a_session_on_a_server_goes_on_and_closes_at_an_interrupt(desk, running,
     joint = "&" if "?" in url else "?"
     said, code = desk.say("audit", "verify", f"{url}{joint}session={name}")
     assert code == 0 and f"{name} is as it was written" in said and "not sealed" not in said, said
+
+
+def test_a_folder_is_not_gone_on_with_where_its_venues_are_gone(tmp_path, running):
+    """A sandbox that was started again has fresh accounts, and a session on paper had its venues in its own process."""
+    for kind, said in (("live", "holds a session of sandbox "), ("paper", "a paper session's venues ended with its process")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        with drill.sandbox(folder, 7) as control:
+            running.append(trader := Desk(folder, control).trade(kind))
+            drill.wait_for("the session", lambda folder=folder: drill.count(folder, "TimerFired") > 0, trader)
+            trader.kill()
+            trader.wait()
+            if kind == "paper":
+                desk = Desk(folder, control)
+                running.append(again := desk.trade(kind))
+                assert again.wait(drill.PATIENCE_S) == 2
+        if kind == "live":
+            (folder / "sandbox.json").unlink()
+            with drill.sandbox(folder, 7) as control:
+                desk, known = Desk(folder, control), drill.length(folder)
+                running.append(again := desk.trade(kind))
+                assert again.wait(drill.PATIENCE_S) == 2
+                assert drill.length(folder) == known and drill.there(control, "orders") == 0
+        assert said in desk.tail() and "Nothing was started" in desk.tail(), desk.tail()

@@ -518,7 +518,7 @@ def test_a_batch_is_written_without_a_flush_and_a_flush_is_of_the_durable_kind(t
     assert commits == [(False, 2175)], "all that was encoded, but for one row"
     assert len(store.entries()) == 2175
     log.flush()
-    level = log._connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
+    level = log.connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
     assert (commits[1:], level) == ([(True, 2400)], 2)
     log.abandon()
     assert len(store.entries()) == 2400

