@@ -90,10 +90,12 @@ class PublicWords:
 
     def tell_book(self, wired: Wired, book: Any, stamp_ns: int) -> None:
         """Emit a book as ccxt keeps it."""
+        bids, asks = (wired.levels(book[side], self.depth) for side in ("bids", "asks"))
+        if bids and asks and bids[0].price >= asks[0].price:
+            return  # nobody trades at such prices: the last book ages, and another one is asked for
         if self.told("book", wired, stamp_ns):
-            sides = {side: wired.levels(book[side], self.depth) for side in ("bids", "asks")}
             where = {"venue": self.venue, "symbol": wired.symbol}
-            self.emit(BookUpdated(ts_init_ns=self.now_ns(stamp_ns), **where, **sides))
+            self.emit(BookUpdated(ts_init_ns=self.now_ns(stamp_ns), **where, bids=bids, asks=asks))
 
     def tell_mark(self, wired: Wired, mark: Any, oracle: Any, stamp_ns: int) -> None:
         """Emit the prices that value positions, as the venue wrote them."""
