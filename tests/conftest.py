@@ -15,6 +15,11 @@ settings.register_profile("explore", max_examples=3000, derandomize=False, deadl
 settings.load_profile("fixed")
 
 
+def pytest_xdist_auto_num_workers():
+    """Twice as many tests at once as there are cores: half of the time they wait for processes, sockets and kernels."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(scope="session")
 def postgres():
     """The URL of an empty PostgreSQL: FUNDARB_TEST_PG, or a server of our own for this process."""

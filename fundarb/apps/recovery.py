@@ -91,12 +91,10 @@ class _Start(NamedTuple):
 
     seq: int  # 0: before the first entry
     hash: bytes
-    snapshot: Snapshot
+    snapshot: Snapshot | None  # None: services that have heard nothing
 
 
-def _starts(
-    connection: sa.Connection, session: SessionRow, fresh: Callable[[], Cast], refused: list[str]
-) -> Iterator[_Start]:
+def _starts(connection: sa.Connection, session: SessionRow, refused: list[str]) -> Iterator[_Start]:
     try:
         found = list(read_checkpoints(connection, session))
     except CheckpointRefused as error:
@@ -112,7 +110,7 @@ def _starts(
             refused.append(f"checkpoint #{kept.seq} is not used: {flaw}")
         else:
             yield start
-    yield _Start(0, session.hash, Snapshot(fresh(), OpenOrders()))
+    yield _Start(0, session.hash, None)
 
 # %% ../../nbs/82b_apps_recovery.ipynb #check-whole
 def recipe_flaws(folder: Path, recipe: bytes) -> tuple[Flaw, ...]:
@@ -135,10 +133,10 @@ def _rehearsed(
     folder: Path, connection: sa.Connection, session: SessionRow, fresh: Callable[[], Cast]
 ) -> tuple[_Start, _Rehearsal, list[str]]:
     refused: list[str] = []
-    for start in _starts(connection, session, fresh, refused):
+    for start in _starts(connection, session, refused):
         _check(folder, connection, session, (start.seq, start.hash))
         with closing(read_log(connection, session, start.seq + 1)) as recorded:
-            rehearsal = _Rehearsal(recorded, start.snapshot)
+            rehearsal = _Rehearsal(recorded, start.snapshot or Snapshot(fresh(), OpenOrders()))
             try:
                 rehearsal.run(start.seq)
             except Halted as error:

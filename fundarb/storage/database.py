@@ -130,7 +130,7 @@ def in_our_words(
     try:
         yield
     except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        said = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".?")
         raise kind(f"{where}: {said}. {consequence}") from error
 
 # %% ../../nbs/55a_storage_database.ipynb #tables

@@ -1,7 +1,6 @@
 """The database goes away while a session trades: nothing leaves any more, it says so, and goes on once the database is back."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -100,11 +100,26 @@ def stops_and_goes_on(desk, running, trader, repair):
         assert books["ledger_equity"] == books["venue_equity"], venue
 
 
+def kill(server):
+    """Kill a server at once, and name its processes."""
+    postmaster = psutil.Process(server.get_pid())
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    postmaster.kill()
+    return processes
+
+
+def start_again(server, dead):
+    """Start a killed server: one that nobody has reaped yet would count as running."""
+    psutil.wait_procs(dead, timeout=20)
+    (server.pgdata / "postmaster.pid").unlink(missing_ok=True)
+    server.ensure_postgres_running()
+
+
 def test_a_server_that_is_killed_stops_the_session_and_what_it_holds_stays(desk, running, server):
     desk.env["FUNDARB_STORAGE__URL"] = server.get_uri().replace("postgres:@", "postgres@")
     trader = trade_until_it_holds(desk, running)
-    os.kill(server.get_pid(), signal.SIGKILL)
-    stops_and_goes_on(desk, running, trader, server.ensure_postgres_running)
+    dead = kill(server)
+    stops_and_goes_on(desk, running, trader, lambda: start_again(server, dead))
     said, code = desk.say("replay", desk.session)
     assert code == 0, said
 
