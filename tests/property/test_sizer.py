@@ -6,30 +6,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from fundarb.core.funding import PriceBasis
-from fundarb.core.models import Instrument, Pair
+from fundarb.core.models import Pair
 from fundarb.core.numbers import floor_to_step
 from fundarb.risk.position_sizer import Size, TooSmall, plan, smallest_base
 
-TERMS = Instrument(
-    venue="a",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.005"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
+from terms import BINANCE as COMMON
+
+TERMS = replace(COMMON, venue="a", maintenance_frac=D("0.005"))
 
 lots = st.sampled_from([D(lot) for lot in ("0.00001", "0.0001", "0.001", "0.2", "0.5", "1", "10", "1000")])
 legs = st.builds(

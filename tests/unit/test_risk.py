@@ -12,8 +12,8 @@ from fundarb.core.events import BookUpdated, FeedStale, FundingIntervalChanged, 
 from fundarb.core.events import MarginUpdated, MarkPriceUpdated, OrderPlaced, PairIntent, PairStateChanged
 from fundarb.core.events import PnlUpdated, PositionChanged, RiskLimitBreached, SessionEnding
 from fundarb.core.events import TargetApproved, TargetPosition, VenueHealthReported, decode, encode
-from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, KillLevel, Level, Pair
+from fundarb.core.funding import FundingKind, FundingRate
+from fundarb.core.models import KillLevel, Level, Pair
 from fundarb.core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS, utc_ns
 from fundarb.data_providers.market_state import MarketState
 from fundarb.risk.breach import exceeds, falls_short
@@ -25,31 +25,15 @@ from fundarb.risk.market_checks import check_charge_window
 from fundarb.risk.order_check import OrderCheck
 from fundarb.risk.position_sizer import PositionSizer
 
+from terms import BINANCE as COMMON
+
 EIGHT = utc_ns("2026-03-02T08:00Z")
 NOW = EIGHT + 70 * SECOND_NS
 MIDNIGHT = utc_ns("2026-03-03")
 TINY = D("0.000001")
 PRICES = {"BTC": 60_000.0, "ETH": 2_000.0}
 
-BINANCE = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.001"),
-    min_notional_usd=D(100),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.005"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
+BINANCE = replace(COMMON, maintenance_frac=D("0.005"))
 
 
 def instrument(venue, symbol="BTC"):

@@ -23,35 +23,19 @@ from fundarb.core.events import (
     TimerFired,
 )
 from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, Level, Liquidity
+from fundarb.core.models import Level, Liquidity
 from fundarb.core.numbers import HOUR_NS, SECOND_NS, utc_ns
 from fundarb.exchanges.base import pump
 from fundarb.exchanges.simulated import SimulatedExchange
 from fundarb.exchanges.simulated_account import margin
 from fundarb.exchanges.simulated_venue import Fate
 
+from terms import BINANCE as COMMON
+
 T = utc_ns("2026-03-02T08:00Z")
 MS = 1_000_000
 
-BINANCE = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
-    lot_step_base=D("0.001"),
-    min_qty_base=D("0.002"),
-    min_notional_usd=D(200),
-    price_tick=D("0.1"),
-    maker_fee_bps=D(2),
-    taker_fee_bps=D(5),
-    max_leverage=D(20),
-    maintenance_frac=D("0.004"),
-    liquidation_fee_bps=D(120),
-    interval_h=8,
-    rate_cap=D("0.003"),
-    price_basis=PriceBasis.MARK,
-)
+BINANCE = replace(COMMON, min_qty_base=D("0.002"), min_notional_usd=D(200))
 ETH = replace(BINANCE, symbol="ETH", venue_symbol="ETHUSDT")
 HYPERLIQUID = replace(
     BINANCE,

@@ -198,7 +198,7 @@ def test_events_come_in_time_order(events):
     """Stamps never fall, and at one instant each kind comes in one piece, in the order of instruments."""
     assert all(a.ts_init_ns <= b.ts_init_ns for a, b in pairwise(events))
     place = {(i.venue, i.symbol): n for n, i in enumerate(INSTRUMENTS)}
-    pieces, last = set(), None
+    pieces, last, before = set(), None, -1
     for event in events:
         piece = event.ts_init_ns, type(event)
         about = getattr(event, "funding", event)
