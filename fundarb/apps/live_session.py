@@ -234,8 +234,8 @@ async def run_session(
             session.screen.close(session.inbox.clock())
             return closed, reports
         except FundarbError as error:
-            held = ", ".join(open_pairs(session.core.execution)) or "nothing"
-            tell(session, "critical", f"the session stopped: {error} Open: {held}. The same words go on with it.")
+            left = ", ".join(open_pairs(session.core.execution)) or "nothing"
+            tell(session, "critical", f"the session stopped: {error} Open: {left}. The same words go on with it.")
             raise
         finally:
             pace.stop()

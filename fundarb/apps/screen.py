@@ -63,17 +63,26 @@ class Screen:
 def on_interrupt(
     ask: Callable[[str], object],  # told once, with the reason
 ) -> Iterator[None]:
-    """Turn the first Ctrl-C or SIGTERM into a request; the next Ctrl-C is a KeyboardInterrupt again."""
-    loop = asyncio.get_running_loop()
+    """Turn the first Ctrl-C or SIGTERM into a request; the next Ctrl-C ends the task and is a KeyboardInterrupt."""
+    loop, task, at_once = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
 
     def heard() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
+        loop.add_signal_handler(signal.SIGINT, heard_again)
         ask("stopped by hand")
+
+    def heard_again() -> None:
+        loop.remove_signal_handler(signal.SIGINT)  # a third one waits for nothing
+        at_once.set()
+        task.cancel()
 
     loop.add_signal_handler(signal.SIGINT, heard)
     loop.add_signal_handler(signal.SIGTERM, heard)
     try:
         yield
+    except asyncio.CancelledError:
+        if not at_once.is_set():
+            raise
+        raise KeyboardInterrupt from None
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         loop.remove_signal_handler(signal.SIGTERM)
