@@ -42,7 +42,7 @@ class FundingDue:
     def settle(self, funding: FundingRate, now_ns: int) -> None:
         """Expect the payment of a published rate; one that is known already stays as it is."""
         key = funding.venue, funding.symbol, funding.settlement_time_ns
-        if key not in self._rates:
+        if key not in self._rates and key not in self._paid:
             self._rates[key] = funding.rate
             self._owed[key] = Owed(funding.rate, now_ns, self._reports[funding.venue])
 
