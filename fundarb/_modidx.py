@@ -129,6 +129,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fundarb/apps/composition.py'),
                                           'fundarb.apps.composition.make_pairs': ( 'apps_composition.html#make_pairs',
                                                                                    'fundarb/apps/composition.py'),
+                                          'fundarb.apps.composition.make_recipe': ( 'apps_composition.html#make_recipe',
+                                                                                    'fundarb/apps/composition.py'),
                                           'fundarb.apps.composition.make_strategy': ( 'apps_composition.html#make_strategy',
                                                                                       'fundarb/apps/composition.py'),
                                           'fundarb.apps.composition.parameter_schemas': ( 'apps_composition.html#parameter_schemas',
