@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from rich.console import Console
 
-from .. import __version__
-from .composition import RunSpec, build_core
+from .composition import RunSpec, build_core, make_recipe
 from .recorder import Recorder
 from .report import result_of, save_run
 from .session import check_place, new_folder, trade, write_spec
@@ -74,18 +73,14 @@ def backtest_spec(
 ) -> RunSpec:
     """Write the recipe of a backtest."""
     terms = {venue: settings.venues[venue] for venue in plan.venues}
-    spec = RunSpec(
-        kind="backtest",
-        session_id="",
-        code_version=__version__,
-        strategy=params.strategy,
-        parameters=params.parameters.model_dump(mode="json"),
-        parameters_digest=params.digest,
-        limits=settings.limits.model_dump(mode="json"),
-        execution=settings.execution.model_dump(mode="json"),
-        instruments=instruments,
-        deposits_usd={venue: term.deposit_usd for venue, term in terms.items()},
-        latency_ms={venue: term.latency_ms for venue, term in terms.items()},
+    spec = make_recipe(
+        "backtest",
+        "",
+        settings,
+        params,
+        instruments,
+        {venue: term.deposit_usd for venue, term in terms.items()},
+        simulated=plan.venues,
         origin={
             "data": source.fingerprint,
             "from": utc_text(plan.from_ns),

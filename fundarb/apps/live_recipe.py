@@ -12,8 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .. import __version__
-from .composition import Core, RunSpec, make_pairs
+from .composition import Core, RunSpec, make_pairs, make_recipe
 from ..config.parameters import ParameterSet
 from ..config.settings import Settings
 from ..core.errors import ExchangeError, InputError
@@ -67,7 +66,7 @@ async def read_accounts(
         inbox.put(event)
     return answers
 
-
+# %% ../../nbs/86a_apps_live_recipe.ipynb #foreign
 def refuse_foreign(accounts: Mapping[str, AccountReported]) -> None:
     """Raise ExchangeError, naming everything, unless every account is empty but for its cash."""
     found = [f"{venue} holds {p.qty_base:+f} {p.symbol}" for venue, a in accounts.items() for p in a.positions]
@@ -88,25 +87,14 @@ def tradable(instruments: Sequence[Instrument], wanted: Sequence[str] = ()) -> l
     make_pairs(kept or instruments)
     return sorted(kept, key=lambda instrument: instrument.symbol)
 
-
+# %% ../../nbs/86a_apps_live_recipe.ipynb #live-spec
 def live_spec(
     settings: Settings, params: ParameterSet, plan: LivePlan, instruments: list[Instrument], deposits: dict[str, Decimal]
 ) -> RunSpec:
     """Write the recipe of a session."""
-    simulated = deposits if plan.simulated else {}
-    return RunSpec(
-        kind=plan.kind,
-        session_id=plan.session_id,
-        code_version=__version__,
-        strategy=params.strategy,
-        parameters=params.parameters.model_dump(mode="json"),
-        parameters_digest=params.digest,
-        limits=settings.limits.model_dump(mode="json"),
-        execution=settings.execution.model_dump(mode="json"),
-        instruments=instruments,
-        deposits_usd=deposits,
-        latency_ms={venue: settings.venues[venue].latency_ms for venue in simulated},
-        origin=plan.origin,
+    simulated = tuple(deposits) if plan.simulated else ()
+    return make_recipe(
+        plan.kind, plan.session_id, settings, params, instruments, deposits, simulated=simulated, origin=plan.origin
     )
 
 # %% ../../nbs/86a_apps_live_recipe.ipynb #reconcile

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .composition import make_pairs
 from .connect import Way
-from .doctor import VenueFacts, examine
+from .venue_facts import VenueFacts, examine
 from .live_recipe import tradable
 from .live_streams import start_streams
 from ..core.errors import ExchangeError

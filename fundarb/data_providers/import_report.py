@@ -12,7 +12,7 @@ import msgspec
 
 from .lake_coverage import SeriesCoverage, coverage_text
 from .lake_series import SeriesKey
-from .source_checks import Checked, Refusal
+from .refusals import Checked, Refusal
 
 # %% ../../nbs/24a_data_providers_import_report.ipynb #report
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):

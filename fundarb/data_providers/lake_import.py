@@ -24,7 +24,7 @@ from .lake import MANIFEST, Lake, Listing, commit, lake_lock
 from .lake_coverage import coverage_of
 from .lake_series import BARS_S, SeriesKey, merge, time_column, times_ns
 from .reference import InstrumentName, Names, read_symbols, read_terms
-from .source_checks import EXAMPLES, Checked, Refusal, Rules
+from .refusals import EXAMPLES, Checked, Refusal, Rules
 from .source_checks import check_candles, check_funding
 from .source_files import SourceFile, source_file
 

@@ -19,7 +19,7 @@ from ..core.funding import PriceBasis
 from ..core.models import Instrument
 from ..core.numbers import exact
 from .lake import Listing
-from .source_checks import Refusal
+from .refusals import Refusal
 from .source_files import SourceFile, read_raw
 
 # %% ../../nbs/24_data_providers_reference.ipynb #units-in-name

@@ -106,7 +106,7 @@ class Ways:
             return inf
         return taking_bps(market.book(*where), leg, step.qty_base)
 
-# %% ../../nbs/42b_execution_repair.ipynb #repairer
+# %% ../../nbs/42b_execution_repair.ipynb #mending
 class Mend(NamedTuple):
     """What to do about an uneven pair."""
 
@@ -115,7 +115,7 @@ class Mend(NamedTuple):
     chosen: PlanChosen | None = None  # None: the same way as before
     refused: RiskLimitBreached | None = None  # of a hedge that would have been cheaper
 
-
+# %% ../../nbs/42b_execution_repair.ipynb #repairer
 class Repairer(Ways):
     """Choose how an uneven pair is mended, attempt by attempt."""
 

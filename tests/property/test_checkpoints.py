@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fundarb.apps.checkpointer import Checkpointer
-from fundarb.apps.composition import RunSpec, build_core, parameter_schemas
+from fundarb.apps.composition import build_core, make_recipe, parameter_schemas
 from fundarb.apps.live_session import watchers
 from fundarb.apps.open_orders import OpenOrders
 from fundarb.apps.recovery import Cast, Snapshot, restore
@@ -59,20 +59,8 @@ def recipe():
     )
     traded = [each for each in default_instruments(default_spec(7, 2)) if each.symbol in SYMBOLS]
     venues = sorted({each.venue for each in traded})
-    return RunSpec(
-        kind="live",
-        session_id="checkpointed",
-        code_version="",
-        strategy=params.strategy,
-        parameters=params.parameters.model_dump(mode="json"),
-        parameters_digest=params.digest,
-        limits=settings_.limits.model_dump(mode="json"),
-        execution=settings_.execution.model_dump(mode="json"),
-        instruments=traded,
-        deposits_usd={venue: Decimal(50_000) for venue in venues},
-        latency_ms={venue: settings_.venues[venue].latency_ms for venue in venues},
-        origin={},
-    )
+    deposits = dict.fromkeys(venues, Decimal(50_000))
+    return make_recipe("live", "checkpointed", settings_, params, traded, deposits, simulated=venues)
 
 
 def operated(market):

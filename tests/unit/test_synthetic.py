@@ -33,15 +33,9 @@ from fundarb.core.funding import PriceBasis
 from fundarb.core.numbers import DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from fundarb.data_providers.market_state import MarketState
 from fundarb.data_providers.order_book import BookModel
-from fundarb.data_providers.synthetic import (
-    Halt,
-    IntervalChange,
-    MissingSettlement,
-    SyntheticMarket,
-    VenueAverage,
-    default_instruments,
-    default_spec,
-)
+from fundarb.data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
+from fundarb.data_providers.synthetic_funding import VenueAverage
+from fundarb.data_providers.synthetic_incidents import Halt, IntervalChange, MissingSettlement
 from fundarb.data_providers.synthetic_paths import FadingSums, RandomStream, TickGrid, ladder
 
 SPEC = default_spec(seed=11, days=3)
