@@ -13,6 +13,7 @@ import orjson
 from ..core.events import Event, MarkPriceUpdated
 from .binance_base import Form
 from .binance_gate import Refused, check_key, check_signature, no, weight_of
+from .binance_margin import MarginDesk
 from .binance_order_requests import OrderRequests, batch_of
 from .binance_private import AccountDesk, SettingsDesk, elsewhere, spot_answer
 from .binance_public import STATISTICS, PublicDesk
@@ -43,7 +44,8 @@ class BinanceServer(BinanceSockets):
     def __init__(self, world: World, traffic: Traffic, faults: FaultBook) -> None:
         super().__init__(world, traffic, faults)
         self.public, self.orders = PublicDesk(self), OrderRequests(self)
-        self._signed = self.orders.paths | AccountDesk(self).paths | SettingsDesk(self).paths
+        margins = MarginDesk(self, lambda said: self.push_user(said, self.listen_keys.key))
+        self._signed = self.orders.paths | AccountDesk(self).paths | SettingsDesk(self).paths | margins.paths
 
     def answer(self, call: Call) -> Answer:
         """Answer a request: limits first, then the key, then what it wants."""

@@ -5,8 +5,6 @@ import hmac
 import json
 import threading
 import time
-from contextlib import contextmanager
-from decimal import Decimal as D
 from decimal import localcontext
 from urllib.parse import urlencode
 
@@ -15,12 +13,12 @@ import ccxt
 import ccxt.pro
 import pytest
 import requests
+from bots import SYMBOLS, bot, opened
 
-from fundarb.core.numbers import HOUR_NS, SECOND_NS
-from fundarb.sandbox.host import OPENERS, Sandbox, sandbox_thread, synthetic_market
+from fundarb.core.numbers import SECOND_NS
+from fundarb.sandbox.host import OPENERS
 from fundarb.sandbox.okx_gate import Keys
 
-SYMBOLS = {"binance": "BTC/USDT:USDT", "hyperliquid": "BTC/USDC:USDC", "okx": "BTC/USDT:USDT"}
 IDS = {"binance": "bot-1", "hyperliquid": "0x" + "ab" * 16, "okx": "bot1"}
 
 
@@ -29,16 +27,6 @@ def arithmetic():
     """Plain ccxt makes the whole thread round half up, and other tests are in it."""
     with localcontext():
         yield
-
-
-@contextmanager
-def opened():
-    """A sandbox that stands still a day and two hours into its market."""
-    market = synthetic_market(seed=7, days=3, symbols=("BTC", "ETH"))
-    sandbox = Sandbox(market, dict.fromkeys(OPENERS, D(10_000)), paused=True)
-    sandbox.world.advance(sandbox.world.now_ns + 26 * HOUR_NS + 120 * SECOND_NS)
-    with sandbox_thread(sandbox) as thread:
-        yield thread
 
 
 @pytest.fixture
@@ -61,25 +49,6 @@ def thread(open_thread):
     servers["hyperliquid"].weight.used = 0
     servers["okx"].windows.clear()
     return open_thread
-
-
-def bot(package, venue, known):
-    """A client with nothing set but its keys and the addresses."""
-    told, quick = known[venue], {"enableRateLimit": False, "options": {"defaultType": "swap"}}
-    if venue == "hyperliquid":
-        client = package.hyperliquid(quick | {"walletAddress": told["wallet_address"], "privateKey": told["private_key"]})
-        client.urls["api"] = {"public": told["rest"], "private": told["rest"], "ws": {"public": told["ws"]}}
-        return client
-    keys = {"apiKey": told["api_key"], "secret": told["secret"], "password": told.get("passphrase", "")}
-    client = (package.binance if venue == "binance" else package.okx)(quick | keys)
-    if venue == "okx":
-        client.urls["api"] = {**client.urls["api"], "rest": told["rest"], "ws": told["ws"]}
-        return client
-    there = {name: f"{told['rest']}/{url.split('/', 3)[3]}" for name, url in client.urls["api"].items() if isinstance(url, str)}
-    client.urls["api"] = {**client.urls["api"], **there}
-    if "ws" in client.urls["api"]:
-        client.urls["api"]["ws"] = {**client.urls["api"]["ws"], "linear": told["ws"], "future": told["ws"]}
-    return client
 
 
 # -- plain ccxt, without any of the settings that our own adapters make
@@ -209,7 +178,9 @@ BINANCE_REFUSES = [
     ("POST /fapi/v1/algoOrder", BTC | {"side": "BUY", "type": "STOP_MARKET", "triggerPrice": "1"}, 400, -1020),
     ("DELETE /fapi/v1/algoOrder", {"algoId": 1}, 400, -2011),
     ("DELETE /fapi/v1/batchOrders", BTC, 400, -1102),
-    ("POST /fapi/v1/marginType", BTC | {"marginType": "ISOLATED"}, 400, -1020),
+    ("POST /fapi/v1/marginType", BTC | {"marginType": "SIDEWAYS"}, 400, -1130),
+    ("POST /fapi/v1/positionMargin", BTC | {"amount": "5", "type": "1"}, 400, -4049),
+    ("POST /fapi/v1/positionMargin", BTC | {"amount": "5", "type": "3"}, 400, -1102),
     ("POST /fapi/v1/positionSide/dual", {"dualSidePosition": "true"}, 400, -1020),
     ("GET /futures/data/basis", {"pair": "BTCUSDT", "period": "7m"}, 400, -1130),
     ("GET /futures/data/nothing", {}, 404, -5000),

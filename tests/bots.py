@@ -1,0 +1,47 @@
+"""Clients of other people, and a sandbox that stands still for them."""
+
+import time
+from contextlib import contextmanager
+from decimal import Decimal as D
+
+from fundarb.core.numbers import HOUR_NS, SECOND_NS
+from fundarb.sandbox.host import OPENERS, Sandbox, sandbox_thread, synthetic_market
+
+SYMBOLS = {"binance": "BTC/USDT:USDT", "hyperliquid": "BTC/USDC:USDC", "okx": "BTC/USDT:USDT"}
+
+
+@contextmanager
+def opened():
+    """A sandbox that stands still a day and two hours into its market."""
+    market = synthetic_market(seed=7, days=3, symbols=("BTC", "ETH"))
+    sandbox = Sandbox(market, dict.fromkeys(OPENERS, D(10_000)), paused=True)
+    sandbox.world.advance(sandbox.world.now_ns + 26 * HOUR_NS + 120 * SECOND_NS)
+    with sandbox_thread(sandbox) as thread:
+        yield thread
+
+
+def bot(package, venue, known):
+    """A client with nothing set but its keys and the addresses."""
+    told, quick = known[venue], {"enableRateLimit": False, "options": {"defaultType": "swap"}}
+    if venue == "hyperliquid":
+        client = package.hyperliquid(quick | {"walletAddress": told["wallet_address"], "privateKey": told["private_key"]})
+        client.urls["api"] = {"public": told["rest"], "private": told["rest"], "ws": {"public": told["ws"]}}
+        return client
+    keys = {"apiKey": told["api_key"], "secret": told["secret"], "password": told.get("passphrase", "")}
+    client = (package.binance if venue == "binance" else package.okx)(quick | keys)
+    if venue == "okx":
+        client.urls["api"] = {**client.urls["api"], "rest": told["rest"], "ws": told["ws"]}
+        return client
+    there = {name: f"{told['rest']}/{url.split('/', 3)[3]}" for name, url in client.urls["api"].items() if isinstance(url, str)}
+    client.urls["api"] = {**client.urls["api"], **there}
+    if "ws" in client.urls["api"]:
+        client.urls["api"]["ws"] = {**client.urls["api"]["ws"], "linear": told["ws"], "future": told["ws"]}
+    return client
+
+
+def until(thing, within_s=20.0):
+    """Wait until something has become true; what is pushed over a socket comes when it comes."""
+    end_s = time.monotonic() + within_s
+    while not thing():
+        assert time.monotonic() < end_s, "it never came"
+        time.sleep(0.01)
