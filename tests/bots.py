@@ -1,5 +1,7 @@
 """Clients of other people, and a sandbox that stands still for them."""
 
+import asyncio
+import threading
 import time
 from contextlib import contextmanager
 from decimal import Decimal as D
@@ -37,6 +39,29 @@ def bot(package, venue, known):
     if "ws" in client.urls["api"]:
         client.urls["api"]["ws"] = {**client.urls["api"]["ws"], "linear": told["ws"], "future": told["ws"]}
     return client
+
+
+class OkxSocket:
+    """python-okx's own websocket client, in a loop and a thread of its own."""
+
+    def __init__(self, kind, url, **keys):
+        self.messages, self.loop, self.kind = [], asyncio.new_event_loop(), kind
+        threading.Thread(target=self.loop.run_forever, daemon=True).start()
+        self.client = self.run(self.made(url, keys))
+        self.run(self.client.start())
+
+    async def made(self, url, keys):
+        return self.kind(**keys, url=url)
+
+    def run(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
+
+    def subscribe(self, *channels):
+        self.run(self.client.subscribe(list(channels), self.messages.append))
+
+    def stop(self):
+        self.run(self.client.stop())
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 def until(thing, within_s=20.0):

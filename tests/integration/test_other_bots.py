@@ -3,7 +3,6 @@
 import asyncio
 import hmac
 import json
-import threading
 import time
 from decimal import localcontext
 from urllib.parse import urlencode
@@ -13,7 +12,7 @@ import ccxt
 import ccxt.pro
 import pytest
 import requests
-from bots import SYMBOLS, bot, opened
+from bots import SYMBOLS, OkxSocket, bot, opened
 
 from fundarb.core.numbers import SECOND_NS
 from fundarb.sandbox.host import OPENERS
@@ -311,13 +310,15 @@ OKX_REFUSES = [
     ("GET market/candles", SWAP | {"bar": "7m"}, 200, "51000"),
     ("GET market/books", {"instId": "NOPE-USDT-SWAP"}, 200, "51001"),
     ("GET market/books", SWAP | {"sz": "many"}, 400, "51000"),
-    ("POST account/set-leverage", SWAP | {"lever": "4", "mgnMode": "isolated"}, 200, "51000"),
+    ("POST account/set-leverage", SWAP | {"lever": "4", "mgnMode": "portfolio"}, 200, "51000"),
+    ("POST account/set-leverage", SWAP | {"lever": "4", "mgnMode": "isolated", "posSide": "long"}, 200, "51000"),
     ("POST trade/close-position", SWAP | {"mgnMode": "cross"}, 200, "51023"),
     ("POST trade/amend-order", SWAP | {"clOrdId": "never", "newSz": "1"}, 200, "1"),
     ("POST trade/cancel-all-after", {"timeOut": "5"}, 200, "51000"),
     ("POST trade/order", SWAP | {"side": "buy", "ordType": "market", "tdMode": "cross", "sz": "1", "attachAlgoOrds": [{}]}, 200, "1"),
     ("POST trade/order-algo", SWAP | {"side": "buy", "ordType": "trigger", "tdMode": "cross", "sz": "1"}, 200, "1"),
-    ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "add", "amt": "1"}, 200, "1"),
+    ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "add", "amt": "1"}, 200, "59300"),
+    ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "give", "amt": "1"}, 200, "51000"),
 ]
 
 
@@ -525,8 +526,6 @@ def test_an_order_keeps_its_cloid_when_it_is_modified(thread):
     now = desk.info.query_order_by_cloid(known["wallet_address"], name)["order"]
     assert (now["status"], now["order"]["origSz"]) == ("open", "0.03")
     assert desk.cancel_by_cloid("BTC", name)["response"]["data"]["statuses"] == ["success"]
-    refused = desk.update_isolated_margin(10, "BTC")
-    assert refused == {"status": "err", "response": "Isolated margin is not offered here."}
 
 
 def test_the_connectors_own_sockets(moving):
@@ -556,29 +555,6 @@ def test_the_connectors_own_sockets(moving):
     assert [(one["c"], one["l"], one["X"]) for one in fills] == [("sock-1", "0.01", "FILLED")]
     minutes = [json.loads(text)["k"] for text in messages if '"kline"' in text]
     assert {one["T"] - one["t"] for one in minutes} == {59_999}
-
-
-class OkxSocket:
-    """python-okx's own websocket client, in a loop and a thread of its own."""
-
-    def __init__(self, kind, url, **keys):
-        self.messages, self.loop, self.kind = [], asyncio.new_event_loop(), kind
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.client = self.run(self.made(url, keys))
-        self.run(self.client.start())
-
-    async def made(self, url, keys):
-        return self.kind(**keys, url=url)
-
-    def run(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
-
-    def subscribe(self, *channels):
-        self.run(self.client.subscribe(list(channels), self.messages.append))
-
-    def stop(self):
-        self.run(self.client.stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 def test_python_okx_listens_logs_in_and_trades_on_its_sockets(moving, monkeypatch):
