@@ -1,11 +1,13 @@
 """Clients of other people, and a sandbox that stands still for them."""
 
 import asyncio
+import json
 import threading
 import time
 from contextlib import contextmanager
 from decimal import Decimal as D
 
+from fundarb.core.events import MarkPriceUpdated
 from fundarb.core.numbers import HOUR_NS, SECOND_NS
 from fundarb.sandbox.host import OPENERS, Sandbox, sandbox_thread, synthetic_market
 
@@ -70,3 +72,31 @@ def until(thing, within_s=20.0):
     while not thing():
         assert time.monotonic() < end_s, "it never came"
         time.sleep(0.01)
+
+
+def jump(thread, venue, symbol, share):
+    """Let a mark be a share of what it was."""
+    world = thread.sandbox.world
+
+    async def once():
+        was = world.mark(venue, symbol)
+        price = {"mark_price": was.mark_price * share, "oracle_price": was.oracle_price * share}
+        world._happen(MarkPriceUpdated(ts_init_ns=world.now_ns, venue=venue, symbol=symbol, **price))
+
+    thread.call(once())
+
+
+@contextmanager
+def user_stream(known, rest):
+    """The connector's own socket on the user stream; what it hears is a list of events."""
+    from binance.websocket.um_futures.websocket_client import UMFuturesWebsocketClient
+
+    events = []
+    socket = UMFuturesWebsocketClient(
+        stream_url=known["ws"].removesuffix("/ws"), on_message=lambda _, text: events.append(json.loads(text))
+    )
+    try:
+        socket.user_data(listen_key=rest.new_listen_key()["listenKey"])
+        yield events
+    finally:
+        socket.stop()

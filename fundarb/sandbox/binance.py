@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from ..core.events import Event, MarkPriceUpdated
+from ..core.events import Event, MarkPriceUpdated, OrderCanceled, OrderFilled
+from .binance_algo_orders import AlgoDesk
 from .binance_base import Form
 from .binance_gate import Refused, check_key, check_signature, no, weight_of
 from .binance_margin import MarginDesk
@@ -44,8 +45,11 @@ class BinanceServer(BinanceSockets):
     def __init__(self, world: World, traffic: Traffic, faults: FaultBook) -> None:
         super().__init__(world, traffic, faults)
         self.public, self.orders = PublicDesk(self), OrderRequests(self)
-        margins = MarginDesk(self, lambda said: self.push_user(said, self.listen_keys.key))
-        self._signed = self.orders.paths | AccountDesk(self).paths | SettingsDesk(self).paths | margins.paths
+        margins, self.algos = MarginDesk(self, self._tell_user), AlgoDesk(self, self._tell_user)
+        self._signed = self.orders.paths | AccountDesk(self).paths | SettingsDesk(self).paths | margins.paths | self.algos.paths
+
+    def _tell_user(self, message: dict[str, Any]) -> None:
+        self.push_user(message, self.listen_keys.key)
 
     def answer(self, call: Call) -> Answer:
         """Answer a request: limits first, then the key, then what it wants."""
@@ -91,7 +95,11 @@ class BinanceServer(BinanceSockets):
         socket.send(spoken(asked.id, self.answer(asked.call) if asked.call else no(-1020)))
 
     def saw(self, event: Event) -> None:
-        """Push what an event means; a mark moves the countdowns too."""
+        """Push what an event means; a mark moves the countdowns too, and whatever waits for it."""
         if isinstance(event, MarkPriceUpdated):
             self.orders.count_down()
         super().saw(event)
+        if isinstance(event, MarkPriceUpdated):
+            self.algos.on_mark(event.symbol, event.mark_price)
+        elif isinstance(event, OrderFilled | OrderCanceled):
+            self.algos.follow()

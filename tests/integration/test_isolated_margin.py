@@ -1,15 +1,13 @@
 """Isolated margin over the wire: clients that we did not write switch to it, move it, and lose it without losing the rest."""
 
 import json
-from contextlib import contextmanager
 from decimal import Decimal as D
 from decimal import localcontext
 
 import ccxt
 import pytest
-from bots import SYMBOLS, OkxSocket, bot, opened, until
+from bots import SYMBOLS, OkxSocket, bot, jump, opened, until, user_stream
 
-from fundarb.core.events import MarkPriceUpdated
 from fundarb.exchanges.simulated_account import whole_equity
 
 
@@ -24,18 +22,6 @@ def arithmetic():
 def thread():
     with opened() as thread:
         yield thread
-
-
-def jump(thread, venue, symbol, share):
-    """Let a mark be a share of what it was."""
-    world = thread.sandbox.world
-
-    async def once():
-        was = world.mark(venue, symbol)
-        price = {"mark_price": was.mark_price * share, "oracle_price": was.oracle_price * share}
-        world._happen(MarkPriceUpdated(ts_init_ns=world.now_ns, venue=venue, symbol=symbol, **price))
-
-    thread.call(once())
 
 
 def sizes(client, symbol, base):
@@ -107,22 +93,6 @@ def test_plain_ccxt_isolates_adds_takes_and_is_liquidated_alone(thread, venue):
 
 
 # -- the official clients
-
-
-@contextmanager
-def user_stream(known, rest):
-    """The connector's own socket on the user stream; what it hears is a list of events."""
-    from binance.websocket.um_futures.websocket_client import UMFuturesWebsocketClient
-
-    events = []
-    socket = UMFuturesWebsocketClient(
-        stream_url=known["ws"].removesuffix("/ws"), on_message=lambda _, text: events.append(json.loads(text))
-    )
-    try:
-        socket.user_data(listen_key=rest.new_listen_key()["listenKey"])
-        yield events
-    finally:
-        socket.stop()
 
 
 def test_the_binance_connector_and_its_user_stream_tell_one_story(thread):

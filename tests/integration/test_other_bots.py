@@ -174,7 +174,7 @@ BINANCE_REFUSES = [
     ("POST /fapi/v1/batchOrders", {"batchOrders": "no list"}, 400, -1102),
     ("POST /fapi/v1/order", BTC | {"side": "BUY", "type": "STOP_MARKET", "quantity": "1"}, 400, -4120),
     ("POST /fapi/v1/countdownCancelAll", BTC | {"countdownTime": "soon"}, 400, -1102),
-    ("POST /fapi/v1/algoOrder", BTC | {"side": "BUY", "type": "STOP_MARKET", "triggerPrice": "1"}, 400, -1020),
+    ("POST /fapi/v1/algoOrder", BTC | {"side": "BUY", "type": "STOP_MARKET", "triggerPrice": "1"}, 400, -1102),
     ("DELETE /fapi/v1/algoOrder", {"algoId": 1}, 400, -2011),
     ("DELETE /fapi/v1/batchOrders", BTC, 400, -1102),
     ("POST /fapi/v1/marginType", BTC | {"marginType": "SIDEWAYS"}, 400, -1130),
@@ -186,6 +186,15 @@ BINANCE_REFUSES = [
 ]
 MARKET = BTC | {"side": "BUY", "type": "MARKET", "quantity": "0.01"}
 BINANCE_REFUSES += [("POST /fapi/v1/order/test", MARKET | {"closePosition": "true"}, 400, -4136)]
+STOP = BTC | {"side": "BUY", "algoType": "CONDITIONAL", "type": "STOP_MARKET", "quantity": "0.01"}
+BINANCE_REFUSES += [
+    ("POST /fapi/v1/algoOrder", STOP, 400, -1102),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "1"}, 400, -2021),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "99999.999"}, 400, -1111),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "99999", "closePosition": "true"}, 400, -4137),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "99999", "type": "TRAILING_STOP_MARKET"}, 400, -1020),
+    ("GET /fapi/v1/algoOrder", {"algoId": 1}, 400, -2013),
+]
 BINANCE_REFUSES += [
     ("POST /fapi/v1/order/test", MARKET | {word: "1"}, 400, -1106)
     for word in ("stopPrice", "activationPrice", "callbackRate", "priceMatch", "goodTillDate")
