@@ -1,6 +1,8 @@
-"""The terms of one instrument that many tests trade."""
+"""The terms of two instruments that many tests trade: a large coin, and a small one with smaller steps."""
 
 from decimal import Decimal as D
+
+from msgspec.structs import replace
 
 from fundarb.core.funding import PriceBasis
 from fundarb.core.models import Instrument
@@ -23,4 +25,15 @@ BINANCE = Instrument(
     interval_h=8,
     rate_cap=D("0.003"),
     price_basis=PriceBasis.MARK,
+)
+SOL = replace(
+    BINANCE,
+    symbol="SOL",
+    venue_symbol="SOL",
+    lot_step_base=D("0.01"),
+    min_qty_base=D("0.01"),
+    min_notional_usd=D(5),
+    price_tick=D("0.01"),
+    maintenance_frac=D("0.01"),
+    liquidation_fee_bps=D(100),
 )

@@ -27,6 +27,7 @@ def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def spoken(*args: Any, **kwargs: Any) -> Any:
+        """Run the command; turn our errors into one line and exit code 2."""
         try:
             return command(*args, **kwargs)
         except (FundarbError, OSError) as error:

@@ -51,6 +51,7 @@ async def pull_venue(
         now_ns.append(0)
 
     def say(done: Pulled) -> None:
+        """Print what one dataset has gained."""
         odd = f", {done.contradicted} contradict what is held" if done.contradicted else ""
         print(f"{str(done.key):32} {done.read:>7} read {done.added:>7} added{odd}", flush=True)
 

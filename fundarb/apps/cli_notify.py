@@ -20,6 +20,7 @@ async def _tell(made: dict, text: str) -> dict[str, bool]:
     """Send one message by every sender, and tell which arrived."""
 
     async def arrives(name: str) -> bool:
+        """Send by one sender and tell whether it was taken."""
         try:
             return await made[name]("fundarb", text, "info")
         except Exception as error:  # noqa: BLE001  a plugin may raise anything; said here, by its name

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from .composition import Core, RunSpec, build_core
+from .composition import RunSpec, build_core
 from .course import begun_session, refuse_delisted
 from .live_loop import open_pairs
 from .live_recipe import Connect, LivePlan, live_spec, read_accounts, reconciliation, refuse_foreign, tradable

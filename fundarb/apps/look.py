@@ -51,6 +51,7 @@ async def look_around(way: Way, patience_s: float = 15.0) -> Seen:
         hear = market.handlers()
 
         def note(event: Event) -> None:
+            """Let the market state hear an event."""
             for _ in hear.get(type(event), lambda event: ())(event):
                 pass
 

@@ -67,10 +67,12 @@ def on_interrupt(
     loop, task, at_once = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
 
     def heard() -> None:
+        """Ask for a good end."""
         loop.add_signal_handler(signal.SIGINT, heard_again)
         ask("stopped by hand")
 
     def heard_again() -> None:
+        """End at once."""
         loop.remove_signal_handler(signal.SIGINT)  # a third one waits for nothing
         at_once.set()
         task.cancel()

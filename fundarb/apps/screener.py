@@ -71,6 +71,7 @@ def capacity_usd(
     """Find the size at which the book walk costs all that is earned."""
 
     def pays(size_usd: float) -> bool:
+        """Tell whether a size keeps something of the spread."""
         return _slippage_bps(market, long, short, size_usd)[1] < gross_bps  # NaN, too large for the book: False
 
     low, high = SMALLEST_USD, LARGEST_USD

@@ -34,6 +34,7 @@ def zero_or(
     """Make a check that a number is nothing, or at least so much either way."""
 
     def check(value: Number) -> Number:
+        """Pass a number on; raise ValueError for one that is too small to be meant."""
         if value and abs(value) < Decimal(least):
             raise ValueError(f"should be 0 or at least {least} {unit}: is it in another unit?")
         return value

@@ -147,6 +147,7 @@ CANDLE_DAYS = 8  # a day for the turnover, a week for the usual volatility
 
 async def _history_of(source: VenueHistory, symbols: Iterable[str], since_ns: int, bars_since_ns: int) -> list[Event]:
     async def of(symbol: str) -> list[Event]:
+        """Read what one coin has settled and traded."""
         return [*await source.funding_history(symbol, since_ns), *await source.candles(symbol, bars_since_ns)]
 
     told = await few_at_once([lambda symbol=symbol: of(symbol) for symbol in symbols])  # the adapter keeps the limits

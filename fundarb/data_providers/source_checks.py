@@ -215,6 +215,7 @@ def _check_shape(sieve: Sieve, columns: Mapping[str, np.ndarray]) -> None:
     opened, high, low, close, volume = columns.values()
 
     def bar(row: int) -> str:
+        """Quote a whole bar."""
         return " ".join(f"{name} {values[row]:g}" for name, values in columns.items())
 
     sieve.refuse(high < low, "high below low", "high >= low", bar)

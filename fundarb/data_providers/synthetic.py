@@ -7,7 +7,7 @@ __all__ = ['SETTLED_AFTER_NS', 'BOOK_AFTER_NS', 'DECISION_AFTER_NS', 'SyntheticS
            'Lane', 'realised', 'scheduled', 'predicted', 'SyntheticMarket']
 
 # %% ../../nbs/27_data_providers_synthetic.ipynb #imports
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import repeat
 

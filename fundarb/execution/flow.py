@@ -23,7 +23,7 @@ from .order_watch import AskingWatch
 from .pair import PairState, Step, pair_move
 from .plans import Schedule, least_clip_base
 from .repair import Repairer
-from .work import Resting, WorkedTrade, hedge_due, new_work, out_of_patience
+from .work import Resting, WorkedTrade, hedge_due, out_of_patience
 from .work import why_stop
 
 # %% ../../nbs/42e_execution_flow.ipynb #said
@@ -94,7 +94,7 @@ class OrderFlow:
     def __init__(
         self, pairs: Sequence[Pair], desk: OrderDesk, settings: ExecutionSettings
     ) -> None:
-        self._trades = {p.pair_id: new_work(p, _elsewhere(p, pairs)) for p in pairs}
+        self._trades = {p.pair_id: WorkedTrade.flat(p, _elsewhere(p, pairs)) for p in pairs}
         self._desk, self._settings = desk, settings
         self._repairer = Repairer(desk, settings)
         self._watch = AskingWatch(settings.unknown_guard_s)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from ..core.events import AlertRaised, FundingPaid, FundingRealised, Message, ReconciliationBreak
+from ..core.events import AlertRaised, FundingPaid, Message, ReconciliationBreak
 from ..core.funding import FundingRate, funding_cash
 from ..core.models import BreakKind
 from ..core.numbers import MINUTE_NS, to_cash, utc_text

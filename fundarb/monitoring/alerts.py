@@ -45,6 +45,7 @@ def senders(
             raise SettingsError(f"{what} is none that apprise knows. Nothing was started.")
 
         async def send(title: str, body: str, severity: str, service: object = service) -> bool:
+            """Send by this service; return whether it was taken."""
             kind = _KINDS[severity]
             return bool(await service.async_notify(title=title, body=body, notify_type=kind))
 

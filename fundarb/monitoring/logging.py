@@ -59,6 +59,7 @@ def scrubber(
     known = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def scrub(text: str) -> str:
+        """Cut every known secret out of a text."""
         return _IN_URL.sub(rf"\g<1>{MASK}", known.sub(MASK, text))
 
     return scrub
@@ -127,9 +128,11 @@ class _Lines:
         self._lost = 0
 
     def mark_lost(self, _logger: object, _method: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """Add how many lines before this one could not be written."""
         return fields | {"lost_lines": self._lost} if self._lost else fields
 
     def write(self, line: str) -> None:
+        """Write a finished line, scrubbed; count it as lost where the stream does not take it."""
         with self._lock:
             stream = self._stream or sys.stderr
             try:
@@ -146,6 +149,7 @@ class _FromStdlib(logging.Handler):
     """Hand the records of Python's own logging to the same pipe."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Log a record as if it had come from our own logger."""
         try:
             text = record.getMessage()
         except Exception:  # noqa: BLE001  logging would print the arguments, unscrubbed

@@ -165,6 +165,7 @@ def _money(ledger: Ledger) -> dict[str, object]:
 
 def _cut(rows: _Rows, place: int, names: Iterable[str]) -> dict[str, Parts]:
     def of(name: str) -> Parts:
+        """Sum the rows under one name."""
         return _parts([row for key, row in rows.items() if key[place] == name])
 
     return {name: of(name) for name in names}

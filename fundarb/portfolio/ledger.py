@@ -178,6 +178,7 @@ class LedgerService:
 
     def _quietly(self, note: Callable[[Ledger, Event], None]) -> Handler:
         def handler(event: Event) -> Iterable[Message]:
+            """Let the ledger note an event, and say nothing."""
             self.ledger.hear(event.ts_init_ns)
             note(self.ledger, event)
             return ()

@@ -106,6 +106,7 @@ class _Groups:
         self._known = for_all(data)
 
     def run(self, chunk: Chunk) -> tuple[list[int], np.ndarray]:
+        """Walk one chunk of sets; return their places and figures, one row each."""
         with self._locks[chunk.group]:
             if chunk.group not in self._made:
                 own = np.concatenate(self._own.pop(chunk.group))

@@ -64,6 +64,7 @@ def _hours(looks, p, first, upto, held, knobs):
 # %% ../../nbs/60d_research_sweep_answers.ipynb #mark
 def _mark_for(tag: int) -> Callable:
     def mark(looks, shared, enter, leave, answers):
+        """Write the hours in which each entry and exit rule would act, 64 hours a word."""
         keyed_by = tag  # noqa: F841 the compiled code is kept by it
         rows = looks.edges.shape[1]
         for p in range(len(looks.edges)):
@@ -89,6 +90,7 @@ _mark = keyed(_mark_for, signal, sweep_looks)
 # %% ../../nbs/60d_research_sweep_answers.ipynb #apart
 def _apart_for(tag: int) -> Callable:
     def apart(looks, rows, shared, enter, leave):
+        """Tell whether entries depend on their threshold alone, and exits on theirs, wherever it is looked."""
         keyed_by = tag  # noqa: F841 the compiled code is kept by it
         for t in rows:
             for p in range(len(looks.edges)):

@@ -224,6 +224,7 @@ class Plan(NamedTuple):
 
 def _walk_all_for(tag: int) -> Callable:
     def walk_all(market, answers, desk, first_h, from_row, deposits, state, own, places, out, equities):
+        """Walk every set on its own answers, one row of figures each."""
         keyed_by = tag  # noqa: F841 the compiled code is kept by it
         for i in range(len(own)):
             d, e, x = places[i]

@@ -96,6 +96,7 @@ def slippage_bps(market: Market, from_row: int, notional: float) -> np.ndarray: 
 # %% ../../nbs/60c_research_sweep_looks.ipynb #looks
 def _edges_for(tag: int) -> Callable:
     def edges(looks, from_row, min_volume, max_basis, out, knobs):
+        """Write the edge of each pair and hour, bps; -inf where nothing may be entered."""
         keyed_by = tag  # noqa: F841 the compiled code is kept by it
         seen, found = looks.seen, looks.edges
         for p in range(len(found)):

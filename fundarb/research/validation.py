@@ -202,6 +202,7 @@ def _under_stress(
     evaluate: Evaluate, source: Source, params: CrossFundingParams, plan: Examination
 ) -> dict[str, Any]:
     def net_usd(where: Source = source, **how: float) -> float:
+        """Earn the net of one set under other conditions, USD."""
         return float(evaluate(where, [params], **how).daily_usd.to_numpy().sum())
 
     figures = {

@@ -106,6 +106,7 @@ class ActingGate(TargetGate):
         snapshot = self._rules.accounts.snapshot()
 
         def worst(pair_id: str) -> Decimal:
+            """Give the margin ratio of the worse of a pair's two venues."""
             on = self._holdings.stands(pair_id)
             return max(margin_ratio(snapshot, leg.venue) for leg in (on.a, on.b))
 

@@ -219,6 +219,7 @@ def ranked(
     order = {verdict: place for place, verdict in enumerate(Verdict)}
 
     def place(found: Finding) -> tuple[int, float, str]:
+        """Rank a finding: by what is to be done, then by edge, then by name."""
         edge_bps = found.outlook.net_edge_bps if found.outlook else -inf
         return order[found.verdict], -edge_bps, found.pair.pair_id
 

@@ -18,30 +18,25 @@ from fundarb.core.events import (
     OrderRejected,
     SubmitOrder,
 )
-from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, Level
+from fundarb.core.funding import FundingKind, FundingRate
+from fundarb.core.models import Level
 from fundarb.core.numbers import HOUR_NS, exact
 from fundarb.exchanges.simulated import SimulatedExchange
 from fundarb.exchanges.simulated_account import Depth, margin
+from terms import BINANCE
 
-TERMS = Instrument(
-    venue="binance",
-    symbol="BTC",
-    venue_symbol="BTCUSDT",
-    quote="USDT",
-    units_per_price=D(1),
+TERMS = replace(
+    BINANCE,
     lot_step_base=D("0.01"),
     min_qty_base=D("0.01"),
     min_notional_usd=D(5),
     price_tick=D("0.5"),
-    maker_fee_bps=D(2),
     taker_fee_bps=D("4.5"),
     max_leverage=D(10),
     maintenance_frac=D("0.03"),
     liquidation_fee_bps=D(50),
     interval_h=1,
     rate_cap=D("0.04"),
-    price_basis=PriceBasis.MARK,
 )
 
 quantities = st.integers(-500, 500).filter(bool).map(lambda lots: lots * TERMS.lot_step_base)

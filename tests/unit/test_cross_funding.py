@@ -18,8 +18,8 @@ from fundarb.config.parameters import load_parameters
 from fundarb.core.costs import capital_cost_bps
 from fundarb.core.events import BookUpdated, FundingRealised, PairStateChanged, SignalDetected
 from fundarb.core.events import TargetPosition, TimerFired
-from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, Level, Pair
+from fundarb.core.funding import FundingKind, FundingRate
+from fundarb.core.models import Level, Pair
 from fundarb.core.numbers import HOUR_NS, SECOND_NS, exact, utc_ns
 from fundarb.data_providers.market_state import MarketState
 from fundarb.data_providers.order_book import BookModel
@@ -28,6 +28,7 @@ from fundarb.strategies.cross_funding import CrossFunding, Finding, Look, Verdic
 from fundarb.strategies.cross_funding import basis_and_slippage_bps, judge, look_at, ranked
 from fundarb.strategies.cross_funding import refusal, silence_h
 from fundarb.strategies.cross_funding_signal import CrossFundingParams, signal, signal_knobs
+from terms import SOL
 
 NOW_NS = utc_ns("2026-03-02T08:01:10Z")
 PARAMS = CrossFundingParams()
@@ -220,26 +221,8 @@ def test_knobs_are_floats_in_the_order_of_the_signal():
 
 
 def make_pair(symbol="SOL", a="binance", b="hyperliquid", **changes):
-    terms = dict(
-        symbol=symbol,
-        venue_symbol=symbol,
-        quote="USDT",
-        units_per_price=D(1),
-        lot_step_base=D("0.01"),
-        min_qty_base=D("0.01"),
-        min_notional_usd=D(5),
-        price_tick=D("0.01"),
-        maker_fee_bps=D(2),
-        taker_fee_bps=D(5),
-        max_leverage=D(20),
-        maintenance_frac=D("0.01"),
-        liquidation_fee_bps=D(100),
-        interval_h=8,
-        rate_cap=D("0.003"),
-        price_basis=PriceBasis.MARK,
-    )
-    first = Instrument(venue=a, **terms)
-    second = Instrument(venue=b, **(terms | {"taker_fee_bps": D("4.5")} | changes))
+    coin = replace(SOL, symbol=symbol, venue_symbol=symbol)
+    first, second = replace(coin, venue=a), replace(coin, venue=b, **({"taker_fee_bps": D("4.5")} | changes))
     return Pair(a=first, b=second)
 
 

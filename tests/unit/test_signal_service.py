@@ -10,9 +10,9 @@ from msgspec.structs import asdict, replace
 from fundarb.core.errors import InputError
 from fundarb.core.events import BookUpdated, PairStateChanged, SessionEnding, SignalDetected
 from fundarb.core.events import TargetPosition, TimerFired, decode, encode
-from fundarb.core.funding import PriceBasis
-from fundarb.core.models import Instrument, Pair
+from fundarb.core.models import Pair
 from fundarb.strategies.base import Decision, HeldPair, Outlook, SignalService, target_of
+from terms import SOL
 
 MID = 100.0
 STATES = ("IDLE", "ENTERING", "OPEN", "EXITING", "REPAIRING", "FAILED")
@@ -38,25 +38,8 @@ OUT = replace(WISH, notional_usd=D(0))
 
 
 def make_pair(symbol="SOL"):
-    terms = dict(
-        symbol=symbol,
-        venue_symbol=symbol,
-        quote="USDT",
-        units_per_price=D(1),
-        lot_step_base=D("0.01"),
-        min_qty_base=D("0.01"),
-        min_notional_usd=D(5),
-        price_tick=D("0.01"),
-        maker_fee_bps=D(2),
-        taker_fee_bps=D(5),
-        max_leverage=D(20),
-        maintenance_frac=D("0.01"),
-        liquidation_fee_bps=D(100),
-        interval_h=8,
-        rate_cap=D("0.003"),
-        price_basis=PriceBasis.MARK,
-    )
-    return Pair(a=Instrument(venue="a", **terms), b=Instrument(venue="b", **terms))
+    coin = replace(SOL, symbol=symbol, venue_symbol=symbol)
+    return Pair(a=replace(coin, venue="a"), b=replace(coin, venue="b"))
 
 
 class Asked:
