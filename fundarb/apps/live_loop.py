@@ -141,9 +141,9 @@ class LiveLoop(Turns):
         """Trade until the session has ended; return whether nothing is left open."""
         give_up_s = asyncio.get_running_loop().time() + patience_s if ending else None
         while True:
-            wait_s = None if give_up_s is None else give_up_s - asyncio.get_running_loop().time()
             try:
-                event = await (self._inbox.take() if wait_s is None else asyncio.wait_for(self._inbox.take(), wait_s))
+                async with asyncio.timeout_at(give_up_s):
+                    event = await self._inbox.take()
             except TimeoutError:
                 return False
             self.take_turn(event)

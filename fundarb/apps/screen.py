@@ -84,10 +84,11 @@ def on_interrupt(
     except asyncio.CancelledError:
         if not at_once.is_set():
             raise
-        raise KeyboardInterrupt from None
     finally:
         loop.remove_signal_handler(signal.SIGINT)
         loop.remove_signal_handler(signal.SIGTERM)
+    if at_once.is_set():
+        raise KeyboardInterrupt
 
 # %% ../../nbs/85a_apps_screen.ipynb #logging-to
 @contextmanager

@@ -8,6 +8,7 @@ __all__ = ['COUNTDOWN_S', 'RENEW_S', 'keep_armed']
 # %% ../../nbs/52l_exchanges_dead_mans_switch.ipynb #imports
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from ..core.errors import ExchangeError
 from .base import Verdict
@@ -41,8 +42,7 @@ async def keep_armed(
             if verdict_of(error) is Verdict.REJECTED:
                 return
             armed |= wanted  # it may have been heard
-        try:
-            await asyncio.wait_for(rested.wait(), renew_s if armed or wanted else None)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(renew_s if armed or wanted else None):
+                await rested.wait()
         rested.clear()

@@ -7,6 +7,7 @@ __all__ = ['PAYMENTS_S', 'PaymentRecord', 'read_payments']
 
 # %% ../../nbs/52h_exchanges_payment_record.ipynb #imports
 import asyncio
+from contextlib import suppress
 from decimal import Decimal
 from time import monotonic
 
@@ -72,10 +73,9 @@ async def read_payments(
     hooks = payments.hooks
     hour, due_s = hooks.clock() // HOUR_NS, list[float]()
     while True:
-        try:
-            await asyncio.wait_for(payments.owed.wait(), 0.2)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await payments.owed.wait()
         if payments.owed.is_set() or hooks.clock() // HOUR_NS != hour:
             payments.owed.clear()
             hour, due_s = hooks.clock() // HOUR_NS, [monotonic() + after_s for after_s in PAYMENTS_S]

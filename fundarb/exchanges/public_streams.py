@@ -9,6 +9,7 @@ __all__ = ['SILENT_S', 'RECHECK_NS', 'Watch', 'intervals_h', 'Heard', 'PriceWord
 # %% ../../nbs/52d_exchanges_public_streams.ipynb #imports
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from decimal import Decimal
 from time import monotonic
 from typing import Any
@@ -180,10 +181,9 @@ class Settlements(PublicReads):
     async def _settlements(self) -> None:
         """Ask for every rate that is owed, and for intervals after each settlement, at the market's pace."""
         while True:
-            try:
-                await asyncio.wait_for(self._due.wait(), 0.25)
-            except TimeoutError:
-                pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.25):
+                    await self._due.wait()
             self._due.clear()
             now_ns = self.clock()
             for coin, schedule in self.schedules.items():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['filter_reason', 'on_tick', 'Depth', 'Marks', 'TimeInForce', 'time_in_force', 'VenueOrder', 'Account', 'fill',
-           'price_of', 'Margin', 'margin']
+           'price_of', 'Margin', 'margin', 'own_margin', 'whole_equity']
 
 # %% ../../nbs/51_exchanges_simulated_account.ipynb #imports
 from bisect import bisect_left
@@ -20,6 +20,7 @@ from ..core.events import BookUpdated, FundingPaid, MarkPriceUpdated, OrderFille
 from ..core.funding import next_settlement_ns
 from ..core.models import Instrument, Liquidity
 from ..core.numbers import exact, floor_to_step, to_cash, utc_text
+from .isolated_margin import IsolatedMargin
 from ..portfolio.positions import FLAT, Position, apply, unrealised
 
 # %% ../../nbs/51_exchanges_simulated_account.ipynb #filters
@@ -163,6 +164,7 @@ class Account:
         self.deposit = deposit_usd
         self.wallet = deposit_usd  # deposit + realised + funding - fees
         self.positions: dict[str, Position] = {}  # by symbol, those not flat
+        self.isolated = IsolatedMargin()  # what of the wallet belongs to single positions
         self.marks = {symbol: Marks() for symbol in self.instruments}
         self.leverage: dict[str, Decimal] = {}  # by symbol, where it was set
         self.orders: dict[str, VenueOrder] = {}  # by client order id
@@ -204,6 +206,8 @@ class Account:
             self.positions[symbol] = position
         self.wallet += realised - fill.fee
         self.fills.append(fill)
+        bases, leverage = (before.qty_base, position.qty_base), self.leverage_of(symbol)
+        self.isolated.trade(symbol, *bases, fill.price, leverage, at_ns, fill.trade_id)
         past = self._past.setdefault(symbol, [])
         while past and past[-1][0] >= at_ns:
             past.pop()  # of one instant the last word counts, and a bar tells late
@@ -213,6 +217,8 @@ class Account:
         """Book the payment of one settlement."""
         self.wallet += paid.cash
         self.funding[paid.symbol, paid.settlement_time_ns] = paid
+        if paid.symbol in self.isolated.own:
+            self.isolated.move(paid.symbol, paid.cash, paid.settlement_time_ns, "funding")
 
 # %% ../../nbs/51_exchanges_simulated_account.ipynb #fill
 def fill(
@@ -223,6 +229,7 @@ def fill(
     liquidity: Liquidity,  # which decides the fee
     at_ns: int,  # when it traded, ns since 1970, UTC
     known_ns: int,  # when we learn of it
+    most_fee: Decimal = Decimal("Infinity"),  # that can be charged, quote currency
 ) -> OrderFilled:
     """Trade part of an order, charge for it and book it."""
     fee_bps = getattr(account.instruments[order.symbol], f"{liquidity.value}_fee_bps")
@@ -234,7 +241,7 @@ def fill(
         trade_id=f"{order.venue}-{len(account.fills) + 1}",
         qty_base=qty_base,
         price=price,
-        fee=to_cash(abs(qty_base) * price * fee_bps / 10_000),
+        fee=min(to_cash(abs(qty_base) * price * fee_bps / 10_000), most_fee),
         liquidity=liquidity,
         ts_event_ns=at_ns,
     )
@@ -255,7 +262,7 @@ def price_of(
 
 # %% ../../nbs/51_exchanges_simulated_account.ipynb #margin
 class Margin(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an account stands, in quote currency."""
+    """Where cross margin, or one isolated position, stands; in quote currency."""
 
     equity: Decimal
     maintenance: Decimal  # with equity below it, the venue liquidates
@@ -266,9 +273,12 @@ def margin(
     account: Account,
     prices: Mapping[str, Decimal] | None = None,  # by symbol, quote per base, in place of marks
 ) -> Margin:
-    """Value an account as its venue does."""
-    equity, maintenance, initial = account.wallet, Decimal(0), Decimal(0)
+    """Value an account as its venue does, without what is isolated."""
+    own = account.isolated.own
+    equity, maintenance, initial = account.wallet - account.isolated.total, Decimal(0), Decimal(0)
     for symbol, position in account.positions.items():
+        if symbol in own:
+            continue
         terms, price = account.instruments[symbol], price_of(account, symbol, prices or {})
         notional = abs(position.qty_base) * price
         equity += unrealised(position, price)
@@ -279,3 +289,23 @@ def margin(
             bound = abs(known.left_base) * known.order.limit_price
             initial += bound / account.leverage_of(known.order.symbol)
     return Margin(equity=equity, maintenance=maintenance, initial=initial)
+
+
+def own_margin(
+    account: Account,
+    symbol: str,  # of an open isolated position
+    prices: Mapping[str, Decimal] | None = None,  # by symbol, quote per base, in place of marks
+) -> Margin:
+    """Value one isolated position: by its own money alone."""
+    position, price = account.positions[symbol], price_of(account, symbol, prices or {})
+    notional = abs(position.qty_base) * price
+    return Margin(
+        equity=account.isolated.own[symbol] + unrealised(position, price),
+        maintenance=notional * account.instruments[symbol].maintenance_frac,
+        initial=notional / account.leverage_of(symbol),
+    )
+
+
+def whole_equity(account: Account) -> Decimal:  # quote currency
+    """Value everything at the marks: cross and what is isolated."""
+    return margin(account).equity + sum((own_margin(account, symbol).equity for symbol in account.isolated.own), Decimal(0))

@@ -20,7 +20,7 @@ from ..core.events import QueryOrder, ReportAccount, SubmitOrder
 from ..core.models import Liquidity, VenuePosition
 from ..core.numbers import clamp, floor_to_step
 from .simulated_account import Account, Depth, TimeInForce, VenueOrder
-from .simulated_account import fill, filter_reason, margin, time_in_force
+from .simulated_account import fill, filter_reason, margin, own_margin, time_in_force, whole_equity
 
 # %% ../../nbs/51b_exchanges_simulated_venue.ipynb #fate
 class Fate(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,11 +72,13 @@ def refusal(
     if order.reduce_only:
         closes = held_base * order.qty_base < 0
         return "" if closes else f"reduce-only: {order.qty_base} base does not reduce {held_base}"
-    grows_base = abs(held_base + order.qty_base) - abs(held_base)
-    leverage = account.leverage_of(order.symbol)
-    needed, stands = grows_base * order.limit_price / leverage, margin(account)
-    if grows_base > 0 and needed > stands.equity - stands.initial:
-        free = stands.equity - stands.initial
+    grows_base, stands = abs(held_base + order.qty_base) - abs(held_base), margin(account)
+    free = stands.equity - stands.initial
+    if order.symbol in account.isolated.own and held_base * (held_base + order.qty_base) < 0:
+        grows_base += abs(held_base)  # what was isolated ends, and another position begins
+        free += own_margin(account, order.symbol).equity
+    needed = grows_base * order.limit_price / account.leverage_of(order.symbol)
+    if grows_base > 0 and needed > free:
         return f"insufficient margin: {needed:.2f} USD needed, {free:.2f} available"
     return ""
 
@@ -199,7 +201,7 @@ def account_report(
         ts_init_ns=known_ns,
         venue=venue,
         wallet=account.wallet,
-        equity=margin(account).equity,
+        equity=whole_equity(account),
         positions=tuple(positions),
         open_orders=tuple(account.working),
         ts_event_ns=at_ns,

@@ -8,6 +8,7 @@ __all__ = ['RECONCILE_S', 'TradeRecord', 'keep_up', 'take_pushed', 'fill_event']
 # %% ../../nbs/52f_exchanges_trade_record.ipynb #imports
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any
 
@@ -73,10 +74,9 @@ async def keep_up(
 ) -> None:
     """Read what the streams may have missed: after every subscription, and on a timer."""
     while True:
-        try:
-            await asyncio.wait_for(trades.missed.wait(), RECONCILE_S)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECONCILE_S):
+                await trades.missed.wait()
         trades.missed.clear()
         try:
             await trades.read_missed()

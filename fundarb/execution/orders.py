@@ -7,7 +7,7 @@ __all__ = ['ALLOWED', 'Report', 'client_order_id', 'OrderState', 'Order', 'hear'
 
 # %% ../../nbs/40_execution_orders.ipynb #imports
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 from hashlib import blake2b
 
 import msgspec
@@ -28,7 +28,7 @@ def client_order_id(
     return blake2b(wish, digest_size=16).hexdigest()
 
 # %% ../../nbs/40_execution_orders.ipynb #states
-class OrderState(Enum):
+class OrderState(StrEnum):
     """Where an order is in its life."""
 
     PLACED = "placed"  # written down; it may or may not have reached the venue

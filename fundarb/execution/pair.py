@@ -8,7 +8,7 @@ __all__ = ['PAIR_MOVES', 'PairState', 'pair_move', 'Held', 'held_of', 'Step', 'n
 # %% ../../nbs/41_execution_pair.ipynb #imports
 from collections.abc import Mapping
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from ..core.models import Instrument, Pair
 from ..core.numbers import floor_to_step
 
 # %% ../../nbs/41_execution_pair.ipynb #states
-class PairState(Enum):
+class PairState(StrEnum):
     """Where a pair is in its life; the value is what events carry."""
 
     IDLE = "IDLE"
@@ -50,6 +50,9 @@ def pair_move(
     return now
 
 # %% ../../nbs/41_execution_pair.ipynb #naked
+_NOTHING = Decimal(0)
+
+
 class Held(NamedTuple):
     """What a pair holds, taken apart."""
 
@@ -64,17 +67,20 @@ def held_of(
     legs: Mapping[str, Decimal],  # base units held per venue, + long
 ) -> Held:
     """Take a pair's legs apart into what is matched and what is naked."""
-    naked_base = sum(legs.values(), Decimal(0))
-    if not any(legs.values()):
-        return Held("", "", Decimal(0), naked_base)
-    longs = {venue: base for venue, base in legs.items() if base > 0}
-    shorts = {venue: -base for venue, base in legs.items() if base < 0}
-    matched_base = min(sum(longs.values(), Decimal(0)), sum(shorts.values(), Decimal(0)))
-    own, long_venue = (pair.a.venue, pair.b.venue), max(longs, key=longs.get, default="")
-    short_venue = max(shorts, key=shorts.get, default="")
+    long_venue, short_venue, long_base, short_base = "", "", _NOTHING, _NOTHING
+    for venue, base in legs.items():
+        if base > 0:
+            long_venue = venue if not long_venue or base > legs[long_venue] else long_venue
+            long_base += base
+        elif base:
+            short_venue = venue if not short_venue or base < legs[short_venue] else short_venue
+            short_base -= base
+    if not long_venue and not short_venue:
+        return Held("", "", _NOTHING, _NOTHING)
+    own = (pair.a.venue, pair.b.venue)
     long_venue = long_venue or next(venue for venue in own if venue != short_venue)
     short_venue = short_venue or next(venue for venue in own if venue != long_venue)
-    return Held(long_venue, short_venue, matched_base, naked_base)
+    return Held(long_venue, short_venue, min(long_base, short_base), long_base - short_base)
 
 # %% ../../nbs/41_execution_pair.ipynb #next-step
 class Step(NamedTuple):

@@ -163,6 +163,7 @@ class Courier:
     async def drain(self, most_s: float = LEAVE_S) -> None:
         """Wait until all is sent, but not for long."""
         try:
-            await asyncio.wait_for(self._idle.wait(), most_s)
+            async with asyncio.timeout(most_s):
+                await self._idle.wait()
         except TimeoutError:
             self._log.error("alerts are left unsent", count=len(self._outbox))

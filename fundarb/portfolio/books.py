@@ -9,7 +9,7 @@ __all__ = ['Settlement', 'EntryKind', 'LedgerEntry', 'Account', 'Settlements', '
 # %% ../../nbs/36_portfolio_books.ipynb #imports
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
@@ -20,7 +20,7 @@ from ..core.numbers import to_cash
 from .positions import UNASSIGNED, Holding, Position, money_text, share_cash
 
 # %% ../../nbs/36_portfolio_books.ipynb #entries
-class EntryKind(Enum):
+class EntryKind(StrEnum):
     """Why cash moved."""
 
     DEPOSIT = "deposit"

@@ -46,7 +46,7 @@ class Accounts:
     def _position_usd(self, venue: str, symbol: str) -> Decimal:
         """Value a position at its mark, else at mid, else at what was paid for it."""
         position = self._positions.get((venue, symbol))
-        if position is None:
+        if position is None or not position.qty_base:
             return Decimal(0)
         mark = self._market.mark(venue, symbol)
         price = self._market.mid(venue, symbol) if mark is None else mark.mark_price
@@ -63,6 +63,8 @@ class Accounts:
         for where, leg in self._instruments.items():
             venue, symbol = where
             held_usd = self._position_usd(venue, symbol)
+            if not held_usd and where not in buys and where not in sells:
+                continue  # nothing there, and nothing coming
             gross_usd = worst_case_usd(held_usd, buys[where], sells[where])
             maintenance[venue] += (gross_usd - abs(held_usd)) * leg.maintenance_frac
             margin_usd = gross_usd / min(leg.max_leverage, self._limits.max_leverage_x)

@@ -67,8 +67,8 @@ def exceeds(
     scope: str,
 ) -> Breach | None:
     """Compare a value with the most that is allowed."""
-    if type(value) is type(allowed) and value == value and value <= allowed:
-        return None  # two numbers of a kind compare as they are; one that is none is not itself
+    if type(allowed) in (type(value), int) and value == value and value <= allowed:
+        return None  # two of a kind, or a whole number, compare as they are; what is no number is not itself
     number, most = as_decimal(value), as_decimal(allowed)
     if number <= most:
         return None
@@ -82,7 +82,7 @@ def falls_short(
     scope: str,
 ) -> Breach | None:
     """Compare a value with the least that is needed."""
-    if type(value) is type(needed) and value == value and value >= needed:
+    if type(needed) in (type(value), int) and value == value and value >= needed:
         return None
     number, least = as_decimal(value), as_decimal(needed)
     if number >= least:

@@ -10,9 +10,11 @@ from typing import Any
 
 import orjson
 
-from ..core.events import Event, MarkPriceUpdated
+from ..core.events import Event, MarkPriceUpdated, OrderCanceled, OrderFilled
+from .binance_algo_orders import AlgoDesk
 from .binance_base import Form
 from .binance_gate import Refused, check_key, check_signature, no, weight_of
+from .binance_margin import MarginDesk
 from .binance_order_requests import OrderRequests, batch_of
 from .binance_private import AccountDesk, SettingsDesk, elsewhere, spot_answer
 from .binance_public import STATISTICS, PublicDesk
@@ -43,7 +45,11 @@ class BinanceServer(BinanceSockets):
     def __init__(self, world: World, traffic: Traffic, faults: FaultBook) -> None:
         super().__init__(world, traffic, faults)
         self.public, self.orders = PublicDesk(self), OrderRequests(self)
-        self._signed = self.orders.paths | AccountDesk(self).paths | SettingsDesk(self).paths
+        margins, self.algos = MarginDesk(self, self._tell_user), AlgoDesk(self, self._tell_user)
+        self._signed = self.orders.paths | AccountDesk(self).paths | SettingsDesk(self).paths | margins.paths | self.algos.paths
+
+    def _tell_user(self, message: dict[str, Any]) -> None:
+        self.push_user(message, self.listen_keys.key)
 
     def answer(self, call: Call) -> Answer:
         """Answer a request: limits first, then the key, then what it wants."""
@@ -89,7 +95,11 @@ class BinanceServer(BinanceSockets):
         socket.send(spoken(asked.id, self.answer(asked.call) if asked.call else no(-1020)))
 
     def saw(self, event: Event) -> None:
-        """Push what an event means; a mark moves the countdowns too."""
+        """Push what an event means; a mark moves the countdowns too, and whatever waits for it."""
         if isinstance(event, MarkPriceUpdated):
             self.orders.count_down()
         super().saw(event)
+        if isinstance(event, MarkPriceUpdated):
+            self.algos.on_mark(event.symbol, event.mark_price)
+        elif isinstance(event, OrderFilled | OrderCanceled):
+            self.algos.follow()

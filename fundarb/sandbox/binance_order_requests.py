@@ -70,12 +70,6 @@ class OrderRequests:
             "DELETE v1/order": self._desk.cancel,
             "GET v1/openOrder": self._desk.query,
             "GET v1/openOrders": lambda form: self._desk.listing(self.coin(form), working=True),
-            "POST v1/algoOrder": self.no_algo,
-            "DELETE v1/algoOrder": lambda form: self.no_such_algo(-2011),
-            "GET v1/algoOrder": lambda form: self.no_such_algo(-2013),
-            "GET v1/openAlgoOrders": lambda form: [],
-            "GET v1/allAlgoOrders": lambda form: self._desk.terms(form) and [],
-            "DELETE v1/algoOpenOrders": lambda form: self._desk.terms(form) and _ALL_GONE,
             "PUT v1/order": self._desk.modify,
             "PUT v1/batchOrders": lambda form: each_for_itself(self._desk.modify, batch_of(form)),
             "GET v1/orderAmendment": lambda form: self._desk.find(form, -2013) and [],
@@ -110,15 +104,6 @@ class OrderRequests:
         """List orders of all states, oldest first: from a number on, within a span, or the last ones."""
         rows, first = self._desk.listing(self.coin(form), working=False), int(form.get("orderId") or 0)
         return window([row for row in rows if row["orderId"] >= first], "time", form, 500)
-
-    def no_algo(self, form: Form) -> dict[str, Any]:
-        """Refuse: orders here wait for no trigger."""
-        self._desk.terms(form)
-        raise Refused(-1020)
-
-    def no_such_algo(self, code: int) -> dict[str, Any]:
-        """Say that there is no order that waits for a trigger."""
-        raise Refused(code)
 
     def countdown(self, form: Form) -> dict[str, Any]:
         """Cancel a contract's orders after a while, unless told again; 0 stops the countdown."""

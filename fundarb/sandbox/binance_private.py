@@ -8,11 +8,11 @@ __all__ = ['chosen', 'AccountDesk', 'bracket', 'commission', 'adl', 'order_limit
 
 # %% ../../nbs/75g_sandbox_binance_private.ipynb #imports
 from collections.abc import Callable, Iterable
-from decimal import Decimal
 from typing import Any
 
 from ..core.models import Instrument
-from .binance_account import account_json, balance_json, income, position_json, trade_json
+from ..exchanges.simulated_account import Account
+from .binance_account import account_json, balance_json, income, margin_word, position_json, trade_json
 from .binance_base import BinanceBase, Form
 from .binance_gate import ORDERS_1M, ORDERS_10S, Refused
 from .binance_market import window
@@ -102,10 +102,11 @@ _CONFIG = {"feeTier": 0, "canTrade": True, "canDeposit": True, "canWithdraw": Fa
 _CONFIG |= {"multiAssetsMargin": False, "tradeGroupId": -1}
 
 
-def symbol_config(terms: Instrument, leverage: Decimal) -> dict[str, Any]:
+def symbol_config(terms: Instrument, account: Account) -> dict[str, Any]:
     """State leverage and margin type as they are set."""
-    config = {"symbol": terms.venue_symbol, "marginType": "CROSSED", "isAutoAddMargin": False}
-    return config | {"leverage": int(leverage), "maxNotionalValue": "1000000000"}
+    kind = "ISOLATED" if margin_word(account, terms.symbol) == "isolated" else "CROSSED"
+    config = {"symbol": terms.venue_symbol, "marginType": kind, "isAutoAddMargin": False}
+    return config | {"leverage": int(account.leverage_of(terms.symbol)), "maxNotionalValue": "1000000000"}
 
 # %% ../../nbs/75g_sandbox_binance_private.ipynb #settings
 class SettingsDesk:
@@ -116,9 +117,7 @@ class SettingsDesk:
         self.paths: dict[str, Callable[[Form], Any]] = {
             "GET v1/commissionRate": lambda form: commission(server.desk.terms(form)),
             "GET v1/leverageBracket": lambda form: [bracket(terms) for terms in chosen(server, form)],
-            "GET v1/symbolConfig": lambda form: [
-                symbol_config(terms, account.leverage_of(terms.symbol)) for terms in chosen(server, form)
-            ],
+            "GET v1/symbolConfig": lambda form: [symbol_config(terms, account) for terms in chosen(server, form)],
             "GET v1/positionSide/dual": lambda form: {"dualSidePosition": False},
             "POST v1/positionSide/dual": self.position_side,
             "GET v1/multiAssetsMargin": lambda form: {"multiAssetsMargin": False},
@@ -128,10 +127,6 @@ class SettingsDesk:
             "GET v1/feeBurn": lambda form: {"feeBurn": False},
             "GET v1/rateLimit/order": lambda form: order_limits(),
             "GET v1/adlQuantile": lambda form: [adl(terms) for terms in chosen(server, form)],
-            "GET v1/positionMargin/history": lambda form: server.desk.terms(form) and [],
-            "POST v1/positionMargin": self.position_margin,
-            "POST v1/leverage": self.leverage,
-            "POST v1/marginType": self.margin_type,
         }
 
     def position_side(self, form: Form) -> dict[str, Any]:
@@ -145,26 +140,6 @@ class SettingsDesk:
         """Refuse several collaterals, and to change what is so."""
         raise Refused(-4171 if form.get("multiAssetsMargin", "").lower() == "false" else -1020)
 
-    def position_margin(self, form: Form) -> dict[str, Any]:
-        """Refuse: nothing is isolated here."""
-        self._server.desk.terms(form)
-        raise Refused(-4051)
-
-    def leverage(self, form: Form) -> dict[str, Any]:
-        """Set the leverage of a contract."""
-        terms, text = self._server.desk.terms(form), form.get("leverage", "")
-        if not text.isdigit() or not 1 <= int(text) <= terms.max_leverage:
-            raise Refused(-4028, text)
-        self._server.account.leverage[terms.symbol] = Decimal(text)
-        return {"leverage": int(text), "maxNotionalValue": "1000000000", "symbol": terms.venue_symbol}
-
-    def margin_type(self, form: Form) -> dict[str, Any]:
-        """Refuse isolated margin, and to change what is so."""
-        terms, account = self._server.desk.terms(form), self._server.account
-        if form.get("marginType") == "CROSSED":
-            raise Refused(-4046)
-        working = [known for known in account.working.values() if known.order.symbol == terms.symbol]
-        raise Refused(-4047 if working else -4048 if account.held(terms.symbol) else -1020)
 
 # %% ../../nbs/75g_sandbox_binance_private.ipynb #wallet
 _RIGHTS = {

@@ -16,7 +16,7 @@ from ..core.events import Event, FundingPaid, OrderAccepted, OrderCanceled, Orde
 from ..core.models import Instrument, Liquidity
 from ..core.numbers import exact
 from ..portfolio.positions import Position, unrealised
-from .binance_account import side, status
+from .binance_account import margin_word, side, status
 from .binance_market import VENUE, price_text, qty_text
 from .binance_orders import OrderDesk
 from .order_records import SentOrder, Trade
@@ -71,8 +71,8 @@ class UserStream:
         """Turn a report into the messages that a client gets."""
         now_ms = ms(self._world.now_ns)
         if isinstance(event, FundingPaid):
-            update = {"m": "FUNDING_FEE", "B": [self._balance(event.cash)], "P": []}
-            return [{"e": "ACCOUNT_UPDATE", "E": now_ms, "T": ms(event.settlement_time_ns), "a": update}]
+            own = [event.symbol] if event.symbol in self._world.account(VENUE).isolated.own else []
+            return [self.account_update("FUNDING_FEE", own, event.cash, event.settlement_time_ns)]
         if not isinstance(event, OrderAccepted | OrderFilled | OrderCanceled):
             return []
         records = self._desk.records
@@ -85,14 +85,19 @@ class UserStream:
             return [self._order(sent, kind, None, now_ms)]
         sent, trade = records.under(event.client_order_id), records.trades[-1]
         kind = "CALCULATED" if forced_id(event.client_order_id) else "TRADE"
-        update = {"m": "ORDER", "B": [self._balance(Decimal(0))], "P": [self._position(event.symbol)]}
-        account = {"e": "ACCOUNT_UPDATE", "E": now_ms, "T": ms(event.ts_event_ns), "a": update}
+        account = self.account_update("ORDER", [event.symbol], Decimal(0), event.ts_event_ns)
         order = self._order(sent, kind, trade, now_ms)
         return [trade_lite(order["o"], now_ms), account, order]
 
+    def account_update(self, cause: str, symbols: list[str], change: Decimal, at_ns: int) -> dict[str, Any]:
+        """Write balance and positions as they stand after something has happened."""
+        update = {"m": cause, "B": [self._balance(change)], "P": [self._position(symbol) for symbol in symbols]}
+        return {"e": "ACCOUNT_UPDATE", "E": ms(self._world.now_ns), "T": ms(at_ns), "a": update}
+
     def _balance(self, change: Decimal) -> dict[str, str]:
-        wallet = plain(self._world.account(VENUE).wallet)
-        return {"a": "USDT", "wb": wallet, "cw": wallet, "bc": plain(change)}
+        account = self._world.account(VENUE)
+        cross = account.wallet - account.isolated.total
+        return {"a": "USDT", "wb": plain(account.wallet), "cw": plain(cross), "bc": plain(change)}
 
     def _position(self, symbol: str) -> dict[str, Any]:
         account, terms = self._world.account(VENUE), self._world.instruments[VENUE, symbol]
@@ -101,7 +106,9 @@ class UserStream:
         profit = unrealised(position, exact(mark.mark_price)) if mark else Decimal(0)
         realised = sum((t.realised for t in self._desk.records.trades if t.fill.symbol == symbol), Decimal(0))
         texts = {"pa": qty_text(terms, position.qty_base), "ep": price_text(terms, entry), "bep": price_text(terms, entry)}
-        return {"s": terms.venue_symbol} | texts | {"cr": plain(realised), "up": plain(profit), "mt": "cross", "iw": "0", "ps": "BOTH", "ma": "USDT"}
+        own = plain(account.isolated.own.get(symbol, Decimal(0)))
+        texts |= {"cr": plain(realised), "up": plain(profit), "mt": margin_word(account, symbol), "iw": own}
+        return {"s": terms.venue_symbol} | texts | {"ps": "BOTH", "ma": "USDT"}
 
     def _order(self, sent: SentOrder, kind: str, trade: Trade | None, now_ms: int) -> dict[str, Any]:
         order = order_words(self._world.instruments[VENUE, sent.order.symbol], sent, self._desk, kind, trade)

@@ -84,7 +84,8 @@ async def sandbox_process(
 
 async def _opened(child: asyncio.subprocess.Process, errors: Path) -> None:
     try:
-        said = await asyncio.wait_for(child.stdout.readline(), OPEN_S)
+        async with asyncio.timeout(OPEN_S):
+            said = await child.stdout.readline()
     except TimeoutError:
         raise ExchangeError(f"the sandbox did not open within {OPEN_S:g} s. Nothing was started.") from None
     if said != b"open\n":
@@ -95,7 +96,8 @@ async def _opened(child: asyncio.subprocess.Process, errors: Path) -> None:
 async def _close(child: asyncio.subprocess.Process) -> None:
     child.stdin.close()
     try:
-        await asyncio.wait_for(child.wait(), 5.0)
+        async with asyncio.timeout(5.0):
+            await child.wait()
     except TimeoutError:
         child.kill()
         await child.wait()

@@ -13,7 +13,7 @@ from aiohttp import ClientConnectionResetError, WSMsgType, web
 
 from ..core.errors import InputError
 from ..core.numbers import HOUR_NS, utc_text
-from ..exchanges.simulated_account import Account, margin
+from ..exchanges.simulated_account import Account, margin, own_margin, whole_equity
 from ..portfolio.positions import money_text
 from .clock import SandboxClock
 from .faults import AT_ONCE, ChangeInterval, Delist, Deleverage, FaultBook, Liquidate, ScriptedFates
@@ -78,7 +78,8 @@ def _funding(account: Account) -> list[dict[str, Any]]:
 def venue_state(world: World, server: VenueServer) -> dict[str, Any]:
     """Tell what a venue's engine knows of the account."""
     account = world.account(server.venue)
-    stands = margin(account)
+    stands, own = margin(account), account.isolated.own
+    apart = [own_margin(account, symbol).maintenance for symbol in own]
     return {
         "orders": _orders(account, server),
         "fills": _fills(account, server),
@@ -89,8 +90,9 @@ def venue_state(world: World, server: VenueServer) -> dict[str, Any]:
         "funding": _funding(account),
         "deposit": money_text(account.deposit),
         "balance": money_text(account.wallet),
-        "equity": money_text(stands.equity),
-        "maintenance": money_text(stands.maintenance),
+        "equity": money_text(whole_equity(account)),
+        "maintenance": money_text(sum(apart, stands.maintenance)),
+        "isolated": {symbol: money_text(cash) for symbol, cash in own.items()},
         "leverage": {symbol: money_text(value) for symbol, value in account.leverage.items()},
     }
 

@@ -17,6 +17,7 @@ from .faults import ErrorAnswer, FaultBook, StaleSnapshot
 from .hyperliquid_actions import perform, trip_switch
 from .hyperliquid_desk import BadShape
 from .hyperliquid_info import INFO, ask, mids
+from .hyperliquid_margin import MARGIN_ACTIONS
 from .hyperliquid_market import l2_book
 from .hyperliquid_streams import BY_COIN, BY_USER, HyperliquidStreams, snapshot, stream_of
 from .manners import HEARD, RateWindow, hang_up_when_silent
@@ -85,6 +86,8 @@ class HyperliquidRequests(HyperliquidStreams):
     def _perform(self, envelope: Mapping[str, Any]) -> dict[str, Any]:
         first = self.desk.records.next_number
         said = perform(self.desk, envelope, self.wall_ms)
+        if said["status"] == "ok" and envelope["action"]["type"] in MARGIN_ACTIONS:
+            self.state_changed()
         fresh = range(first, self.desk.records.next_number)
         if fresh and (lag_s := self.lag_s()):
             self.desk.hidden |= dict.fromkeys(fresh, time.monotonic() + lag_s)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TIFS', 'status', 'short_order', 'long_order', 'order_update', 'order_status', 'direction', 'fill_row', 'position_row',
-           'clearinghouse', 'funding_update', 'funding_delta', 'user_fees']
+           'leverage_row', 'summary', 'clearinghouse', 'funding_update', 'funding_delta', 'user_fees']
 
 # %% ../../nbs/73b_sandbox_hyperliquid_account.ipynb #imports
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.events import FundingPaid
 from ..core.models import Liquidity
-from ..exchanges.simulated_account import Account, Margin, TimeInForce, margin, price_of
+from ..exchanges.simulated_account import Account, Margin, TimeInForce, margin, own_margin, price_of
 from ..portfolio.positions import unrealised
 from .hyperliquid_market import Listing
 from .order_records import SentOrder, Trade
@@ -123,30 +123,49 @@ def fill_row(trade: Trade, sent: SentOrder, listed: Listing, address: str) -> di
 def position_row(
     account: Account,
     listed: Listing,
-    stands: Margin,  # of the account, now
+    stands: Margin,  # of cross, now; an isolated position asks for its own
     cash: Decimal,  # funding of this coin so far, + received
 ) -> dict[str, Any]:
     """Write one position that is not flat."""
     symbol = listed.terms.symbol
     position, price = account.positions[symbol], price_of(account, symbol, {})
     value, leverage = abs(position.qty_base) * price, account.leverage_of(symbol)
-    profit = unrealised(position, price)
+    profit, apart = unrealised(position, price), symbol in account.isolated.own
+    stands = own_margin(account, symbol) if apart else stands
     room = stands.equity - stands.maintenance
     gone = price - room / position.qty_base / (1 - listed.terms.maintenance_frac.copy_sign(position.qty_base))
     bound = value / leverage
     return {
         "coin": listed.coin,
         "szi": pointed(listed.sz(position.qty_base)),
-        "leverage": {"type": "cross", "value": int(leverage)},
+        "leverage": leverage_row(account, symbol),
         "entryPx": pointed(round(listed.px(position.cost / position.qty_base), 10)),
         "positionValue": pointed(round(value, 6)),
         "unrealizedPnl": pointed(round(profit, 6)),
         "returnOnEquity": pointed(round(profit / bound, 10)),
         "liquidationPx": pointed(round(listed.px(gone), 8)) if gone > 0 else None,
-        "marginUsed": pointed(round(bound, 6)),
+        "marginUsed": pointed(round(stands.equity if apart else bound, 6)),
         "maxLeverage": int(listed.terms.max_leverage),
         "cumFunding": {key: pointed(-cash) for key in ("allTime", "sinceOpen", "sinceChange")},
     }
+
+
+def leverage_row(account: Account, symbol: str) -> dict[str, Any]:
+    """Write how a coin is leveraged: cross or isolated, and then with what cash behind it."""
+    value, own = int(account.leverage_of(symbol)), account.isolated.own.get(symbol)
+    if own is not None:
+        return {"type": "isolated", "value": value, "rawUsd": pointed(round(own - account.positions[symbol].cost, 6))}
+    return {"type": "isolated", "value": value, "rawUsd": "0.0"} if symbol in account.isolated.coins else {"type": "cross", "value": value}
+
+
+def summary(equity: Decimal, rows: Iterable[Mapping[str, Any]], used: Decimal) -> dict[str, str]:
+    """Sum up what an account is worth, holds and has bound."""
+    held = list(rows)
+    values = [Decimal(row["positionValue"]) for row in held]
+    signed = [value.copy_sign(Decimal(row["szi"])) for value, row in zip(values, held)]
+    said = {"accountValue": pointed(equity), "totalNtlPos": pointed(sum(values, Decimal(0)))}
+    said |= {"totalRawUsd": pointed(equity - sum(signed, Decimal(0)))}
+    return said | {"totalMarginUsed": pointed(round(used, 6))}
 
 
 def clearinghouse(
@@ -161,17 +180,12 @@ def clearinghouse(
     for listed in held:
         cash = funding.get(listed.terms.symbol, Decimal(0))
         rows.append({"type": "oneWay", "position": position_row(account, listed, stands, cash)})
-    values = [Decimal(row["position"]["positionValue"]) for row in rows]
-    signed = [value.copy_sign(Decimal(row["position"]["szi"])) for value, row in zip(values, rows)]
-    summary = {
-        "accountValue": pointed(stands.equity),
-        "totalNtlPos": pointed(sum(values, Decimal(0))),
-        "totalRawUsd": pointed(stands.equity - sum(signed, Decimal(0))),
-        "totalMarginUsed": pointed(round(stands.initial, 6)),
-    }
+    written = [row["position"] for row in rows]
+    apart = sum((own_margin(account, symbol).equity for symbol in account.isolated.own), Decimal(0))
+    cross = [row for row in written if row["leverage"]["type"] == "cross"]
     return {
-        "marginSummary": summary,
-        "crossMarginSummary": summary,
+        "marginSummary": summary(stands.equity + apart, written, stands.initial + apart),
+        "crossMarginSummary": summary(stands.equity, cross, stands.initial),
         "crossMaintenanceMarginUsed": pointed(round(stands.maintenance, 6)),
         "withdrawable": pointed(max(Decimal(0), round(stands.equity - stands.initial, 6))),
         "assetPositions": rows,

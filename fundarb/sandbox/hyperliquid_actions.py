@@ -7,26 +7,13 @@ __all__ = ['ACTIONS', 'trip_switch', 'perform']
 
 # %% ../../nbs/73e_sandbox_hyperliquid_actions.ipynb #imports
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Any
 
 from .hyperliquid_desk import ActionRefused, BadShape, HyperliquidDesk
+from .hyperliquid_margin import top_up, update_isolated_margin, update_leverage
 from .hyperliquid_orders import cancel, cancel_order, modify, order
 
-# %% ../../nbs/73e_sandbox_hyperliquid_actions.ipynb #leverage
-def _update_leverage(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> None:
-    asset, leverage = action["asset"], action["leverage"]
-    if not 0 <= asset < len(desk.listings) or not 1 <= leverage <= desk.listings[asset].terms.max_leverage:
-        raise ActionRefused("Invalid leverage value")
-    symbol = desk.listings[asset].terms.symbol
-    if not action["isCross"]:
-        held = desk.account.held(symbol)
-        raise ActionRefused(
-            "Cannot switch leverage type with open position." if held else "Isolated margin is not offered here."
-        )
-    desk.account.leverage[symbol] = Decimal(leverage)
-
-
+# %% ../../nbs/73e_sandbox_hyperliquid_actions.ipynb #schedule
 def _schedule_cancel(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> None:
     time_ms = action.get("time")
     if time_ms is not None and time_ms < wall_ms + 5000:
@@ -66,10 +53,6 @@ def _elsewhere(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -
     raise ActionRefused(f"{action['type']} is not offered here: there is one perpetuals account, and its cash stays in it.")
 
 
-def _isolated(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> None:
-    raise ActionRefused("Isolated margin is not offered here.")
-
-
 def _nothing(desk: HyperliquidDesk, action: Mapping[str, Any], wall_ms: int) -> None:
     """A noop uses its nonce up: that is what it is for."""
 
@@ -80,13 +63,14 @@ ACTIONS: dict[str, Callable[[HyperliquidDesk, Mapping[str, Any], int], dict[str,
     "cancelByCloid": cancel,
     "modify": modify,
     "batchModify": modify,
-    "updateLeverage": _update_leverage,
+    "updateLeverage": update_leverage,
     "scheduleCancel": _schedule_cancel,
     "approveAgent": _approve,
     "approveBuilderFee": _approve,
     "setReferrer": _set_referrer,
     "noop": _nothing,
-    "updateIsolatedMargin": _isolated,
+    "updateIsolatedMargin": update_isolated_margin,
+    "topUpIsolatedOnlyMargin": top_up,
     **dict.fromkeys(_ELSEWHERE, _elsewhere),
 }
 

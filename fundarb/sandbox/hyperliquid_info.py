@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from ..core.numbers import DAY_NS, exact
-from ..exchanges.simulated_account import Account, margin
-from .hyperliquid_account import clearinghouse, fill_row, funding_delta, long_order
+from ..exchanges.simulated_account import Account, margin, whole_equity
+from .hyperliquid_account import clearinghouse, fill_row, funding_delta, leverage_row, long_order
 from .hyperliquid_account import order_status, short_order, status, user_fees
 from .hyperliquid_desk import BadShape, HyperliquidDesk
 from .hyperliquid_market import Listing, candle_row, candle_rows, context, funding_row, settled_ms
@@ -175,7 +175,7 @@ def asset_data(desk: HyperliquidDesk, question: Question) -> dict[str, Any]:
     free, leverage = max(Decimal(0), stands.equity - stands.initial) if own else Decimal(0), account.leverage_of(symbol)
     px = listed.px(exact(mark.mark_price)) if mark else Decimal(1)
     most = pointed(round(free * leverage / px, listed.sz_decimals))
-    money, set_to = pointed(round(free, 6)), {"type": "cross", "value": int(leverage)}
+    money, set_to = pointed(round(free, 6)), leverage_row(account, symbol)
     named = {"user": question["user"].lower(), "coin": listed.coin, "leverage": set_to}
     return named | {"maxTradeSzs": [most, most], "availableToTrade": [money, money], "markPx": pointed(px)}
 
@@ -197,8 +197,8 @@ def margin_table(desk: HyperliquidDesk, number: int) -> dict[str, Any]:
 
 
 def _portfolio(desk: HyperliquidDesk, question: Question) -> list[Any]:
-    now_ms, value = ms(desk.world.now_ns), pointed(margin(desk.account).equity)
-    profit = pointed(margin(desk.account).equity - desk.account.deposit)
+    now_ms, value = ms(desk.world.now_ns), pointed(whole_equity(desk.account))
+    profit = pointed(whole_equity(desk.account) - desk.account.deposit)
     volume = sum((abs(trade.fill.qty_base) * trade.fill.price for trade in desk.records.trades), Decimal(0))
     said = {"accountValueHistory": [[now_ms, value]], "pnlHistory": [[now_ms, profit]], "vlm": pointed(round(volume, 6))}
     spans = ("day", "week", "month", "allTime")

@@ -224,6 +224,11 @@ class HyperliquidStreams(HyperliquidPublic):
             self._gather(event)
         self._soon()
 
+    def state_changed(self) -> None:
+        """Tell the account how it stands, though nothing has happened in the market."""
+        self._gathered.state = True
+        self._soon()
+
     def _gather(self, report: Event) -> None:
         before = len(self.desk.records.trades)
         changed = self.desk.hear(report)

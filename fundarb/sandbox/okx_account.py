@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORDER_TYPES', 'state_of', 'cancel_source', 'fee_text', 'order_row', 'exec_type', 'pushed_row', 'fill_row',
-           'told_fill', 'trade_bill', 'funding_bill', 'position_row', 'balance_row']
+           'told_fill', 'trade_bill', 'funding_bill', 'margin_bill', 'position_row', 'margin_mode', 'balance_row']
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #imports
 from decimal import Decimal
@@ -13,7 +13,8 @@ from typing import Any
 from ..core.events import FundingPaid
 from ..core.models import Liquidity
 from ..core.numbers import exact
-from ..exchanges.simulated_account import Account, Margin, TimeInForce, price_of
+from ..exchanges.isolated_margin import MarginMove
+from ..exchanges.simulated_account import Account, Margin, TimeInForce, own_margin, price_of
 from ..portfolio.positions import FLAT, unrealised
 from .okx_market import Swap
 from .order_records import SentOrder, Trade
@@ -47,7 +48,14 @@ def fee_text(amount: Decimal) -> str:
     return plain(-amount)
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #orders
-def order_row(sent: SentOrder, swap: Swap, lever: Decimal, kind: str = "", trade: Trade | None = None) -> dict[str, Any]:
+def order_row(
+    sent: SentOrder,
+    swap: Swap,
+    lever: Decimal,
+    kind: str = "",  # ordType as sent; "": by its time in force
+    trade: Trade | None = None,  # of which this is the push
+    mode: str = "cross",  # or "isolated"
+) -> dict[str, Any]:
     """Write an order; with a trade, as the push of that trade."""
     order, last = sent.order, trade or (sent.trades[-1] if sent.trades else None)
     average, kind = sent.average_price, kind or _TYPE_NAMES.get(sent.tif, "market")
@@ -56,7 +64,7 @@ def order_row(sent: SentOrder, swap: Swap, lever: Decimal, kind: str = "", trade
     row = {"instType": "SWAP", "instId": swap.inst_id, "instIdCode": swap.code, "tgtCcy": "", "ccy": "", "tag": ""}
     row |= {"ordId": str(sent.number), "clOrdId": sent.wire_id, "ordType": kind, "category": category}
     row |= {"px": "" if kind in ("market", "optimal_limit_ioc") else plain(order.limit_price), "sz": swap.contracts(abs(order.qty_base))}
-    row |= {"side": "buy" if order.qty_base > 0 else "sell", "posSide": "net", "tdMode": "cross", "lever": plain(lever)}
+    row |= {"side": "buy" if order.qty_base > 0 else "sell", "posSide": "net", "tdMode": mode, "lever": plain(lever)}
     row |= {"accFillSz": swap.contracts(abs(sent.filled_base)), "avgPx": plain(round(average, 10)) if average else ""}
     row |= {"state": state_of(sent), "reduceOnly": str(order.reduce_only).lower(), "cancelSource": cancel_source(sent)}
     row |= {"fillPx": plain(last.fill.price) if last else "", "fillSz": swap.contracts(abs(last.fill.qty_base)) if last else "0"}
@@ -103,29 +111,55 @@ def told_fill(trade: Trade, sent: SentOrder, swap: Swap) -> dict[str, str]:
     return {key: row[key] for key in kept}
 
 
-def _bill(number: int, swap: Swap, change: Decimal, balance: Decimal, at_ns: int) -> dict[str, str]:
+def _bill(number: int, swap: Swap, change: Decimal, balance: Decimal, at_ns: int, moved: MarginMove | None) -> dict[str, str]:
     row = {"billId": str(623_950_854_533_000_000 + number), "ccy": swap.terms.quote, "bal": plain(balance)}
     row |= {"balChg": plain(change), "posBal": "0", "posBalChg": "0", "interest": "0", "mgnMode": "cross"}
+    if moved is not None:
+        row |= {"posBal": plain(moved.left), "posBalChg": plain(moved.cash), "mgnMode": "isolated"}
     row |= {"instType": "SWAP", "instId": swap.inst_id, "ts": str(ms(at_ns)), "from": "", "to": "", "notes": "", "tag": ""}
     return row | {"fillTime": "", "fillIdxPx": "", "fillMarkPx": "", "earnAmt": "", "earnApr": ""}
 
 
-def trade_bill(number: int, trade: Trade, sent: SentOrder, swap: Swap, balance: Decimal) -> dict[str, str]:
-    """Write the bill of a trade: what it realised, less its fee."""
+def trade_bill(
+    number: int,
+    trade: Trade,
+    sent: SentOrder,
+    swap: Swap,
+    balance: Decimal,  # after it
+    moved: MarginMove | None = None,  # what it moved into an isolated position, or out of it
+) -> dict[str, str]:
+    """Write the bill of a trade: what it realised, less its fee and the margin that it took."""
     fill, forced = trade.fill, trade.fill.liquidity is Liquidity.LIQUIDATION
     kinds = {"type": "5" if forced else "2", "subType": ("100" if forced else "1") if fill.qty_base > 0 else ("101" if forced else "2")}
-    row = _bill(number, swap, trade.realised - fill.fee, balance, fill.ts_event_ns) | kinds
+    change = trade.realised - fill.fee - (moved.cash if moved else 0)
+    row = _bill(number, swap, change, balance, fill.ts_event_ns, moved) | kinds
     row |= {"pnl": plain(trade.realised), "fee": fee_text(fill.fee), "px": plain(fill.price)}
     row |= {"sz": swap.contracts(abs(fill.qty_base)), "execType": exec_type(trade), "tradeId": str(trade.number)}
     return row | {"ordId": str(sent.number), "clOrdId": sent.wire_id}
 
 
-def funding_bill(number: int, paid: FundingPaid, swap: Swap, balance: Decimal) -> dict[str, str]:
+def funding_bill(
+    number: int,
+    paid: FundingPaid,
+    swap: Swap,
+    balance: Decimal,  # after it
+    moved: MarginMove | None = None,  # of an isolated position, which pays by itself
+) -> dict[str, str]:
     """Write the bill of a funding payment: positive was received."""
     kinds = {"type": "8", "subType": "173" if paid.cash < 0 else "174"}
-    row = _bill(number, swap, paid.cash, balance, paid.settlement_time_ns) | kinds
+    row = _bill(number, swap, Decimal(0) if moved else paid.cash, balance, paid.settlement_time_ns, moved) | kinds
     row |= {"pnl": plain(paid.cash), "fee": "0", "px": plain(paid.price), "sz": swap.contracts(abs(paid.qty_base))}
-    return row | dict.fromkeys(("execType", "tradeId", "ordId", "clOrdId"), "")
+    return row | dict.fromkeys(_OF_TRADES, "")
+
+
+def margin_bill(number: int, moved: MarginMove, swap: Swap, balance: Decimal) -> dict[str, str]:
+    """Write the bill of margin that was moved by hand."""
+    row = _bill(number, swap, -moved.cash, balance, moved.at_ns, moved)
+    row |= {"type": "6", "subType": "160" if moved.cash > 0 else "161", "pnl": "0", "fee": "0", "px": "", "sz": plain(abs(moved.cash))}
+    return row | dict.fromkeys(_OF_TRADES, "")
+
+
+_OF_TRADES = ("execType", "tradeId", "ordId", "clOrdId")
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #state
 _SPOT_OF_POSITION = ("baseBal", "quoteBal", "optVal", "spotInUseAmt", "spotInUseCcy", "quoteBorrowed", "quoteInterest")
@@ -136,7 +170,7 @@ def position_row(
     account: Account,
     swap: Swap,
     now_ns: int,
-    stands: Margin,  # of the account, now
+    stands: Margin,  # of cross, now; an isolated position asks for its own
     funding: Decimal,  # of this coin so far, + received
     fees: Decimal,  # of this coin so far, + paid
 ) -> dict[str, str]:
@@ -146,10 +180,11 @@ def position_row(
     latest = account.marks[symbol].latest
     price = price_of(account, symbol, {}) if position.qty_base else exact(latest.mark_price) if latest else Decimal(0)
     value, lever = abs(position.qty_base) * price, account.leverage_of(symbol)
-    profit = unrealised(position, price)
-    row = {"instType": "SWAP", "instId": swap.inst_id, "mgnMode": "cross", "posId": str(swap.code), "posSide": "net"}
+    profit, own = unrealised(position, price), account.isolated.own.get(symbol)
+    stands, mode = (stands if own is None else own_margin(account, symbol)), margin_mode(account, symbol)
+    row = {"instType": "SWAP", "instId": swap.inst_id, "mgnMode": mode, "posId": str(swap.code), "posSide": "net"}
     row |= {"pos": swap.contracts(position.qty_base), "availPos": "", "posCcy": "", "ccy": terms.quote, "lever": plain(lever)}
-    row |= {"avgPx": "", "upl": "0", "uplRatio": "0", "liqPx": "", "imr": "0", "mmr": "0", "mgnRatio": ""}
+    row |= {"avgPx": "", "upl": "0", "uplRatio": "0", "liqPx": "", "imr": "0", "mmr": "0", "mgnRatio": "", "margin": ""}
     if position.qty_base:
         room = (stands.equity - stands.maintenance) / position.qty_base
         gone = price - room / (1 - terms.maintenance_frac.copy_sign(position.qty_base))
@@ -157,20 +192,30 @@ def position_row(
         row |= {"uplRatio": plain(round(profit * lever / value, 8)), "liqPx": plain(round(gone, 8)) if gone > 0 else ""}
         row |= {"imr": plain(round(value / lever, 8)), "mmr": plain(round(value * terms.maintenance_frac, 8))}
         row |= {"mgnRatio": plain(round(stands.equity / stands.maintenance, 8))}
+        row |= {} if own is None else {"margin": plain(own), "imr": ""}
     row |= {"markPx": plain(price), "last": plain(price), "idxPx": plain(price), "notionalUsd": plain(round(value, 8))}
-    row |= {"margin": "", "adl": "1", "bePx": row["avgPx"], "fee": fee_text(fees), "fundingFee": plain(funding), "liqPenalty": "0"}
+    row |= {"adl": "1", "bePx": row["avgPx"], "fee": fee_text(fees), "fundingFee": plain(funding), "liqPenalty": "0"}
     row |= {"pnl": "0", "realizedPnl": plain(funding - fees), "interest": "", "tradeId": str(len(account.fills)), "liab": "", "liabCcy": ""}
     row |= {"cTime": str(ms(now_ns)), "uTime": str(ms(now_ns)), "uplLastPx": row["upl"], "uplRatioLastPx": row["uplRatio"]}
     return row | {"closeOrderAlgo": [], "usdPx": "1"} | dict.fromkeys(_SPOT_OF_POSITION, "")
 
 
+def margin_mode(account: Account, symbol: str) -> str:
+    """Tell by which margin a coin lives, or will."""
+    return "isolated" if symbol in account.isolated.own or symbol in account.isolated.coins else "cross"
+
+
 def balance_row(account: Account, quote: str, now_ns: int, stands: Margin) -> dict[str, Any]:
-    """Write the account: what there is, what is free of it."""
-    at = str(ms(now_ns))
-    equity, free = plain(stands.equity), plain(max(Decimal(0), round(stands.equity - stands.initial, 8)))
-    upl, imr, mmr = (plain(round(x, 8)) for x in (stands.equity - account.wallet, stands.initial, stands.maintenance))
-    coin = {"ccy": quote, "eq": equity, "eqUsd": equity, "disEq": equity, "cashBal": plain(account.wallet), "uTime": at}
-    coin |= {"availEq": free, "availBal": free, "frozenBal": imr, "ordFrozen": "0", "upl": upl, "isoEq": "0", "isoUpl": "0"}
+    """Write the account: what there is, what of it is in isolated positions, what is free of the rest."""
+    at, set_aside = str(ms(now_ns)), account.isolated.total
+    apart = sum((own_margin(account, symbol).equity for symbol in account.isolated.own), Decimal(0))
+    worth, profit = stands.equity + apart, stands.equity + apart - account.wallet
+    equity, free = plain(worth), plain(max(Decimal(0), round(stands.equity - stands.initial, 8)))
+    upl, imr, mmr = (plain(round(x, 8)) for x in (profit, stands.initial, stands.maintenance))
+    iso = {"isoEq": plain(round(apart, 8)), "isoUpl": plain(round(apart - set_aside, 8))}
+    cash = plain(account.wallet - set_aside)
+    coin = {"ccy": quote, "eq": equity, "eqUsd": equity, "disEq": equity, "cashBal": cash, "uTime": at}
+    coin |= {"availEq": free, "availBal": free, "frozenBal": imr, "ordFrozen": "0", "upl": upl} | iso
     coin |= {"imr": imr, "mmr": mmr, "notionalLever": "0", "stgyEq": "0", "twap": "0", "spotInUseAmt": "", "mgnRatio": ""}
     coin |= dict.fromkeys(("crossLiab", "liab", "uplLiab", "isoLiab", "interest", "maxLoan", "borrowFroz"), "")
     coin |= dict.fromkeys(("accAvgPx", "clSpotInUseAmt", "maxSpotInUseAmt", "openAvgPx", "spotBal", "spotIsoBal"), "")
@@ -178,6 +223,6 @@ def balance_row(account: Account, quote: str, now_ns: int, stands: Margin) -> di
     coin |= dict.fromkeys(("fixedBal", "rewardBal", "smtSyncEq", "spotCopyTradingEq", "colBorrAutoConversion"), "0")
     coin |= {"coinUsdPrice": "1", "collateralEnabled": False, "collateralRestrict": False}
     whole = {"totalEq": equity, "adjEq": equity, "availEq": free, "imr": imr, "mmr": mmr, "upl": upl, "uTime": at}
-    whole |= {"isoEq": "0", "ordFroz": "0", "notionalUsd": "0", "borrowFroz": "", "mgnRatio": ""}
+    whole |= {"isoEq": iso["isoEq"], "ordFroz": "0", "notionalUsd": "0", "borrowFroz": "", "mgnRatio": ""}
     whole |= dict.fromkeys(("notionalUsdForBorrow", "notionalUsdForFutures", "notionalUsdForOption", "notionalUsdForSwap"), "")
     return whole | {"details": [coin]}

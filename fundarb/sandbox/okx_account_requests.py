@@ -15,7 +15,8 @@ from .okx_account import fill_row
 from .okx_base import Asked, OkxBase, Path
 from .okx_gate import OkxError
 from .okx_market import paged
-from .okx_orders import set_leverage, swap_of
+from .okx_margin_requests import leverage_info, margin_balance, set_leverage
+from .okx_orders import swap_of
 from .order_records import SentOrder
 from .wire_values import plain
 
@@ -49,14 +50,6 @@ def _bills(server: OkxBase, asked: Asked) -> list[Any]:
     return paged(rows, asked, lambda row: int(row["billId"]), 100)
 
 # %% ../../nbs/76f_sandbox_okx_account_requests.ipynb #settings
-def _leverage(server: OkxBase, asked: Asked) -> list[Any]:
-    names, rows = str(asked.get("instId", "")).split(","), []
-    for swap in (swap_of(server.desk, {"instId": name}) for name in names):
-        lever = plain(server.account.leverage_of(swap.terms.symbol))
-        rows.append({"instId": swap.inst_id, "ccy": "", "mgnMode": "cross", "posSide": "net", "lever": lever})
-    return rows
-
-
 def _position_mode(server: OkxBase, asked: Asked) -> list[Any]:
     if asked.get("posMode") == "net_mode":
         return [{"posMode": "net_mode"}]
@@ -70,7 +63,7 @@ def _room(server: OkxBase, asked: Asked) -> list[Any]:
         swap = swap_of(server.desk, {"instId": name})
         symbol, mark = swap.terms.symbol, server.world.mark("okx", swap.terms.symbol)
         price = exact(mark.mark_price) if mark else None
-        lot, spend = swap.terms.lot_step_base, free * server.account.leverage_of(symbol)
+        lot, spend = swap.terms.lot_step_base, free * server.desk.margins.lever(symbol, asked.get("tdMode", "cross"))
         most = swap.contracts(floor_to_step(spend / price, lot)) if price else "0"
         rows.append({"instId": swap.inst_id, "ccy": swap.terms.quote, "maxBuy": most, "maxSell": most})
     return rows
@@ -130,9 +123,10 @@ ACCOUNT_PATHS: dict[str, Path] = {
     "GET account/positions": Path(_positions, 10),
     "GET account/bills": Path(_bills, 5),
     "GET account/bills-archive": Path(_bills, 5),
-    "GET account/leverage-info": Path(_leverage, 20),
+    "GET account/leverage-info": Path(leverage_info, 20),
     "GET account/trade-fee": Path(_fees, 5),
-    "POST account/set-leverage": Path(lambda server, asked: [set_leverage(server.desk, asked)], 20),
+    "POST account/set-leverage": Path(set_leverage, 20),
+    "POST account/position/margin-balance": Path(margin_balance, 20),
     "POST account/set-position-mode": Path(_position_mode, 5),
     "GET account/max-size": Path(_room, 20),
     "GET account/max-avail-size": Path(_free, 20),

@@ -95,6 +95,10 @@ class OkxBase(OkxBooks):
         quote = next(iter(self.desk.swaps.values())).terms.quote
         return [balance_row(self.account, quote, self.world.now_ns, margin(self.account))]
 
+    def margin_moved(self, swap: Swap, cause: str) -> None:
+        """Write the bill of margin that was moved by hand; whoever pushes says it too."""
+        self.desk.moved(swap.terms.symbol)
+
     def changes(self, swaps: Iterable[Swap], cause: str, trades: Iterable[Trade] = ()) -> dict[str, Any]:
         """Write what `balance_and_position` tells: how things stand after something has happened."""
         at, (coin,) = str(self.now_ms), self.balance()[0]["details"]
@@ -107,7 +111,8 @@ class OkxBase(OkxBooks):
     def order(self, sent: SentOrder) -> dict[str, Any]:
         """Write an order as it stands."""
         swap = self.desk.by_symbol[sent.order.symbol]
-        return order_row(sent, swap, self.account.leverage_of(swap.terms.symbol), self.desk.kinds.get(sent.number, ""))
+        kind, mode = self.desk.kinds.get(sent.number, ""), self.desk.modes.get(sent.number, "cross")
+        return order_row(sent, swap, self.account.leverage_of(swap.terms.symbol), kind, mode=mode)
 
     def swaps(self, asked: Asked) -> list[Swap]:
         """List the instruments that a question is about: one, or all."""

@@ -54,6 +54,11 @@ WORDS = {
     "51503": "Order modification failed as the order has been filled, canceled or does not exist.",
     "51603": "Order does not exist",
     "59000": "Setting failed. Cancel any open orders, close positions, and stop trading bots first.",
+    "59101": "Leverage can't be modified. Please cancel all pending isolated margin orders before adjusting the leverage.",
+    "59109": "Account equity less than the required margin amount after adjustment. Please adjust the leverage.",
+    "59300": "Margin call failed. Position does not exist.",
+    "59301": "Margin adjustment failed for exceeding the max limit.",
+    "59302": "Margin adjustment failed due to pending close order. Please cancel any pending close orders.",
     "59102": "Leverage exceeds the maximum limit. Please lower the leverage.",
 }
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BAND', 'SETTLING_NS', 'OkxDesk', 'withdraw', 'swap_of', 'number_in', 'check_words', 'band', 'is_settling', 'place',
-           'take_back', 'change', 'close_out', 'outcome', 'set_leverage']
+           'take_back', 'change', 'close_out', 'outcome']
 
 # %% ../../nbs/76c_sandbox_okx_orders.ipynb #imports
 import re
@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from ..core.events import CancelOrder, Event, FundingPaid, OrderCanceled, SubmitOrder
 from ..core.numbers import SECOND_NS, exact
 from ..exchanges.simulated_account import TimeInForce
-from .okx_account import ORDER_TYPES, funding_bill, trade_bill
+from .okx_account import ORDER_TYPES, funding_bill, margin_bill, trade_bill
 from .okx_gate import OkxError
+from .okx_margin import MarginModes
 from .okx_market import Swap
 from .order_records import OrderRecords, SentOrder, amend
 from .wire_values import plain, to_step
@@ -37,6 +38,8 @@ class OkxDesk:
         self.account = world.account(venue)
         self.records = OrderRecords(venue, first_number=680_800_019_749_904_384)
         self.kinds: dict[int, str] = {}  # ordType as sent, by number
+        self.modes: dict[int, str] = {}  # tdMode, by number
+        self.margins = MarginModes(self.account)
         self.hidden: dict[int, float] = {}  # fresh orders, until when they are not found, monotonic
         self.bills: list[dict[str, str]] = []  # oldest first
         self.expired: set[str] = set()  # coins that are delisted
@@ -50,14 +53,23 @@ class OkxDesk:
         before = len(self.records.trades)
         changed = self.records.hear(event)
         for trade in self.records.trades[before:]:
-            self._balance += trade.realised - trade.fill.fee
+            moved = self.margins.caused(trade.fill.trade_id)
+            self._balance += trade.realised - trade.fill.fee - (moved.cash if moved else 0)
             swap, sent = self.by_symbol[trade.fill.symbol], self.records.under(trade.fill.client_order_id)
-            self.bills.append(trade_bill(len(self.bills) + 1, trade, sent, swap, self._balance))
+            self.modes.setdefault(sent.number, "isolated" if moved else "cross")
+            self.bills.append(trade_bill(len(self.bills) + 1, trade, sent, swap, self._balance, moved))
         if isinstance(event, FundingPaid):
-            self._balance += event.cash
+            moved = self.margins.caused((event.symbol, event.settlement_time_ns))
+            self._balance += 0 if moved else event.cash
             swap = self.by_symbol[event.symbol]
-            self.bills.append(funding_bill(len(self.bills) + 1, event, swap, self._balance))
+            self.bills.append(funding_bill(len(self.bills) + 1, event, swap, self._balance, moved))
         return changed
+
+    def moved(self, symbol: str) -> None:
+        """Write the bill of margin that was just moved by hand."""
+        move = self.account.isolated.moves[-1]
+        self._balance -= move.cash
+        self.bills.append(margin_bill(len(self.bills) + 1, move, self.by_symbol[symbol], self._balance))
 
     def find(self, asked: Mapping[str, Any]) -> SentOrder | None:
         """Find an order by ordId, else by clOrdId."""
@@ -135,7 +147,7 @@ def check_words(asked: Mapping[str, Any]) -> None:
 
 
 _NOT_SERVED = ("attachAlgoOrds", "tpTriggerPx", "slTriggerPx", "pxUsd", "pxVol", "pxAmendType")
-_WORDS = {"side": ("buy", "sell"), "ordType": tuple(ORDER_TYPES), "tdMode": ("cross",), "posSide": ("net",)}
+_WORDS = {"side": ("buy", "sell"), "ordType": tuple(ORDER_TYPES), "tdMode": ("cross", "isolated"), "posSide": ("net",)}
 
 
 def band(desk: OkxDesk, swap: Swap, buys: bool) -> Decimal | None:  # None: there is no mark yet
@@ -180,9 +192,9 @@ _REFUSED = (
 )
 
 
-def _submit(desk: OkxDesk, order: SubmitOrder, wire_id: str, tif: TimeInForce, kind: str) -> SentOrder:
+def _submit(desk: OkxDesk, order: SubmitOrder, wire_id: str, tif: TimeInForce, kind: str, mode: str) -> SentOrder:
     sent = desk.records.new(order, wire_id, tif)
-    desk.kinds[sent.number] = kind
+    desk.kinds[sent.number], desk.modes[sent.number] = kind, mode
     desk.world.submit(order, tif)
     if sent.rejected and not sent.rejected.startswith("post-only"):
         desk.records.forget(sent)
@@ -212,8 +224,11 @@ def place(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
     if abs(qty_base) < swap.terms.min_qty_base:
         raise OkxError("51020")
     reduce_only = _is_true(asked.get("reduceOnly"))
-    if reduce_only and desk.account.held(symbol) * qty_base >= 0:
+    elsewhere = asked["tdMode"] != desk.margins.mode(symbol)
+    if reduce_only and (elsewhere or desk.account.held(symbol) * qty_base >= 0):
         raise OkxError("51169")
+    price = _price(desk, swap, asked, buys)
+    desk.margins.enter(symbol, asked["tdMode"])
     tif = ORDER_TYPES[asked["ordType"]]
     order = SubmitOrder(
         ts_init_ns=desk.world.now_ns,
@@ -221,11 +236,11 @@ def place(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
         venue=desk.venue,
         symbol=symbol,
         qty_base=qty_base,
-        limit_price=_price(desk, swap, asked, buys),
+        limit_price=price,
         reduce_only=reduce_only,
         post_only=tif is TimeInForce.POST_ONLY,
     )
-    return _submit(desk, order, wire_id, tif, asked["ordType"])
+    return _submit(desk, order, wire_id, tif, asked["ordType"], asked["tdMode"])
 
 # %% ../../nbs/76c_sandbox_okx_orders.ipynb #cancel
 def take_back(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
@@ -267,10 +282,10 @@ def change(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
 def close_out(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
     """Close a position at the market; raise OkxError if there is none."""
     swap = swap_of(desk, asked)
-    held_base = desk.account.held(swap.terms.symbol)
-    if not held_base:
+    held_base, mode = desk.account.held(swap.terms.symbol), desk.margins.mode(swap.terms.symbol)
+    if not held_base or asked.get("mgnMode", mode) != mode:
         raise OkxError("51023")
-    order = {"instId": swap.inst_id, "tdMode": "cross", "ordType": "market", "reduceOnly": True}
+    order = {"instId": swap.inst_id, "tdMode": mode, "ordType": "market", "reduceOnly": True}
     order |= {"side": "sell" if held_base > 0 else "buy", "sz": swap.contracts(abs(held_base))}
     return place(desk, order | {"clOrdId": asked.get("clOrdId", "")})
 
@@ -283,13 +298,3 @@ def outcome(sent: SentOrder | None, asked: Mapping[str, Any], error: OkxError | 
     code, text = (error.code, str(error)) if error else ("0", "")
     return row | {"ts": str(now_ms), "sCode": code, "sMsg": text}
 
-
-def set_leverage(desk: OkxDesk, asked: Mapping[str, Any]) -> dict[str, str]:
-    """Set a coin's leverage; raise OkxError beyond what it grants."""
-    swap, lever = swap_of(desk, asked), number_in(asked, "lever")
-    if asked.get("mgnMode") != "cross":
-        raise OkxError("51000", "mgnMode")
-    if lever > swap.terms.max_leverage:
-        raise OkxError("59102")
-    desk.account.leverage[swap.terms.symbol] = lever
-    return {"lever": plain(lever), "mgnMode": "cross", "instId": swap.inst_id, "posSide": ""}

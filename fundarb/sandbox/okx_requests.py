@@ -90,7 +90,6 @@ PATHS: dict[str, Path] = {
     "GET trade/orders-algo-pending": Path(lambda server, asked: [], 20),
     "GET trade/orders-algo-history": Path(lambda server, asked: [], 20),
     "GET trade/account-rate-limit": Path(_rate, 1),
-    "POST account/position/margin-balance": Path(_no_algo, 20, trades=True),
     "POST trade/order-algo": Path(_no_algo, 20, trades=True),
     "POST trade/cancel-algos": Path(_no_such_algo, 20, trades=True),
     "POST trade/amend-order": Path(change, 60, trades=True),

@@ -156,11 +156,18 @@ class OkxPrivate(OkxPublic):
     def _push_order(self, sent: SentOrder, swap: Swap, filled: Trade | None) -> None:
         streams = [s for s in streams_for("orders", swap.inst_id) if self.listeners(s)]
         lever, kind = self.account.leverage_of(swap.terms.symbol), self.desk.kinds.get(sent.number, "")
-        row = pushed_row(order_row(sent, swap, lever, kind, filled), filled) if streams else {}
+        mode = self.desk.modes.get(sent.number, "cross")
+        row = pushed_row(order_row(sent, swap, lever, kind, filled, mode), filled) if streams else {}
         if sent.amended and filled is None and streams:
             row["amendResult"] = "0" if sent.state == "open" else "-1"
         for stream in streams:
             self.push(stream, [row])
+
+    def margin_moved(self, swap: Swap, cause: str) -> None:
+        """Write the bill of margin that was moved by hand, and tell the account of it."""
+        super().margin_moved(swap, cause)
+        self._causes.setdefault(cause, [])
+        self.move(swap.terms.symbol)
 
     def move(self, symbol: str) -> None:
         """Note that a position is to be told after this instant of the world."""

@@ -74,7 +74,8 @@ class Receipts:
         if self.late:
             return
         try:
-            await asyncio.wait_for(owed, PONG_S)
+            async with asyncio.timeout(PONG_S):
+                await owed
         except TimeoutError:
             self.late = payload in self._owed
 

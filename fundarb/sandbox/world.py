@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from ..core.errors import InputError
 from ..core.events import BookUpdated, CancelOrder, CandleClosed, Event, FundingPredicted
 from ..core.events import FundingRealised, FundingScheduled, MarkPriceUpdated
-from ..core.events import PositionLiquidated, SubmitOrder
+from ..core.events import SubmitOrder
 from ..core.funding import FundingKind, FundingRate, next_settlement_ns
 from ..core.models import Instrument, Liquidity
 from ..core.numbers import exact
-from ..exchanges.simulated_account import Account, TimeInForce, fill, margin
-from ..exchanges.simulated_forces import forced_order, move
+from ..exchanges.simulated_account import Account, TimeInForce, fill, margin, own_margin
+from ..exchanges.simulated_forces import forced_order, move, take_over
 from ..exchanges.simulated_venue import Faults, NoFaults, SimulatedVenue
 
 # %% ../../nbs/70_sandbox_world.ipynb #names
@@ -269,9 +269,5 @@ def seize(world: World, venue: str, symbol: str) -> list[Event]:
     account, mark = world.account(venue), world.mark(venue, symbol)
     if mark is None or symbol not in account.positions:
         return []
-    stands = margin(account)
-    order = forced_order(account, symbol, exact(mark.mark_price), world.now_ns)
-    name = {"ts_init_ns": world.now_ns, "venue": venue, "symbol": symbol}
-    word = PositionLiquidated(**name, equity=stands.equity, maintenance=stands.maintenance)
-    trade = (order.qty_base, order.limit_price, Liquidity.LIQUIDATION)
-    return world.tell([word, fill(account, order, *trade, world.now_ns, world.now_ns)])
+    stands = own_margin(account, symbol) if symbol in account.isolated.own else margin(account)
+    return world.tell(take_over(account, symbol, exact(mark.mark_price), stands, world.now_ns, world.now_ns))

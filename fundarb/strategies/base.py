@@ -176,7 +176,7 @@ class SignalService:
             kinds = [kind.__name__ for kind in strategy.wakes_on]
             what = f"strategy {strategy.name} wakes on {kinds}"
             raise InputError(f"{what}: give market events or timers. No session starts.")
-        self._strategy, self._market, self._evaluate = strategy, market, strategy.evaluate
+        self._strategy, self._market = strategy, market
         self._pairs = {pair.pair_id: pair for pair in pairs}
         self._held: dict[str, HeldPair] = {}
         self._ending = ""  # why the session ends
@@ -189,13 +189,18 @@ class SignalService:
     def handlers(self) -> Mapping[type[Event], Callable[[Event], Iterable[Event]]]:
         """Name what it hears."""
         own = {PairStateChanged: self._keep, SessionEnding: self._end}
-        return dict.fromkeys(self._strategy.wakes_on, self._wake) | own
+        return dict.fromkeys(self._strategy.wakes_on, self._asking()) | own
 
-    def _wake(self, event: Event) -> Iterable[Event]:
-        if self._ending:
-            return self._exits(event.ts_init_ns, also_moving=False)
-        decisions = self._evaluate(event, self._market, self.portfolio)
-        return self._targets(event.ts_init_ns, decisions) if decisions else ()
+    def _asking(self) -> Callable[[Event], Iterable[Event]]:
+        evaluate, market, portfolio = self._strategy.evaluate, self._market, self.portfolio
+
+        def wake(event: Event) -> Iterable[Event]:  # at every quote, so it looks nothing up
+            if self._ending:
+                return self._exits(event.ts_init_ns, also_moving=False)
+            decisions = evaluate(event, market, portfolio)
+            return self._targets(event.ts_init_ns, decisions) if decisions else ()
+
+        return wake
 
     def _targets(self, now_ns: int, decisions: Iterable[Decision]) -> Iterator[Event]:
         for decision in decisions:

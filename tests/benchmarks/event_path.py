@@ -62,9 +62,15 @@ class Crossing:
         if type(event) is FundingRealised:
             return self._take(event.funding)
         pair_id, seen = self._coins[event.symbol]
-        at = 0 if event.venue == "binance" else 2
-        seen[at], seen[at + 1] = event.bids[0].price, event.asks[0].price
-        bid_a, ask_a, bid_b, ask_b, carry_bps = seen
+        if event.venue == "binance":
+            bid_a = seen[0] = event.bids[0].price
+            ask_a = seen[1] = event.asks[0].price
+            bid_b, ask_b = seen[2], seen[3]
+        else:
+            bid_b = seen[2] = event.bids[0].price
+            ask_b = seen[3] = event.asks[0].price
+            bid_a, ask_a = seen[0], seen[1]
+        carry_bps = seen[4]
         buy_a_bps = (bid_b - ask_a) / ask_a * 1e4 + carry_bps
         sell_a_bps = (bid_a - ask_b) / ask_b * 1e4 - carry_bps
         held = portfolio.get(pair_id)

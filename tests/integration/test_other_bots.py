@@ -3,10 +3,7 @@
 import asyncio
 import hmac
 import json
-import threading
 import time
-from contextlib import contextmanager
-from decimal import Decimal as D
 from decimal import localcontext
 from urllib.parse import urlencode
 
@@ -15,12 +12,12 @@ import ccxt
 import ccxt.pro
 import pytest
 import requests
+from bots import SYMBOLS, OkxSocket, bot, opened
 
-from fundarb.core.numbers import HOUR_NS, SECOND_NS
-from fundarb.sandbox.host import OPENERS, Sandbox, sandbox_thread, synthetic_market
+from fundarb.core.numbers import SECOND_NS
+from fundarb.sandbox.host import OPENERS
 from fundarb.sandbox.okx_gate import Keys
 
-SYMBOLS = {"binance": "BTC/USDT:USDT", "hyperliquid": "BTC/USDC:USDC", "okx": "BTC/USDT:USDT"}
 IDS = {"binance": "bot-1", "hyperliquid": "0x" + "ab" * 16, "okx": "bot1"}
 
 
@@ -29,16 +26,6 @@ def arithmetic():
     """Plain ccxt makes the whole thread round half up, and other tests are in it."""
     with localcontext():
         yield
-
-
-@contextmanager
-def opened():
-    """A sandbox that stands still a day and two hours into its market."""
-    market = synthetic_market(seed=7, days=3, symbols=("BTC", "ETH"))
-    sandbox = Sandbox(market, dict.fromkeys(OPENERS, D(10_000)), paused=True)
-    sandbox.world.advance(sandbox.world.now_ns + 26 * HOUR_NS + 120 * SECOND_NS)
-    with sandbox_thread(sandbox) as thread:
-        yield thread
 
 
 @pytest.fixture
@@ -61,25 +48,6 @@ def thread(open_thread):
     servers["hyperliquid"].weight.used = 0
     servers["okx"].windows.clear()
     return open_thread
-
-
-def bot(package, venue, known):
-    """A client with nothing set but its keys and the addresses."""
-    told, quick = known[venue], {"enableRateLimit": False, "options": {"defaultType": "swap"}}
-    if venue == "hyperliquid":
-        client = package.hyperliquid(quick | {"walletAddress": told["wallet_address"], "privateKey": told["private_key"]})
-        client.urls["api"] = {"public": told["rest"], "private": told["rest"], "ws": {"public": told["ws"]}}
-        return client
-    keys = {"apiKey": told["api_key"], "secret": told["secret"], "password": told.get("passphrase", "")}
-    client = (package.binance if venue == "binance" else package.okx)(quick | keys)
-    if venue == "okx":
-        client.urls["api"] = {**client.urls["api"], "rest": told["rest"], "ws": told["ws"]}
-        return client
-    there = {name: f"{told['rest']}/{url.split('/', 3)[3]}" for name, url in client.urls["api"].items() if isinstance(url, str)}
-    client.urls["api"] = {**client.urls["api"], **there}
-    if "ws" in client.urls["api"]:
-        client.urls["api"]["ws"] = {**client.urls["api"]["ws"], "linear": told["ws"], "future": told["ws"]}
-    return client
 
 
 # -- plain ccxt, without any of the settings that our own adapters make
@@ -206,16 +174,27 @@ BINANCE_REFUSES = [
     ("POST /fapi/v1/batchOrders", {"batchOrders": "no list"}, 400, -1102),
     ("POST /fapi/v1/order", BTC | {"side": "BUY", "type": "STOP_MARKET", "quantity": "1"}, 400, -4120),
     ("POST /fapi/v1/countdownCancelAll", BTC | {"countdownTime": "soon"}, 400, -1102),
-    ("POST /fapi/v1/algoOrder", BTC | {"side": "BUY", "type": "STOP_MARKET", "triggerPrice": "1"}, 400, -1020),
+    ("POST /fapi/v1/algoOrder", BTC | {"side": "BUY", "type": "STOP_MARKET", "triggerPrice": "1"}, 400, -1102),
     ("DELETE /fapi/v1/algoOrder", {"algoId": 1}, 400, -2011),
     ("DELETE /fapi/v1/batchOrders", BTC, 400, -1102),
-    ("POST /fapi/v1/marginType", BTC | {"marginType": "ISOLATED"}, 400, -1020),
+    ("POST /fapi/v1/marginType", BTC | {"marginType": "SIDEWAYS"}, 400, -1130),
+    ("POST /fapi/v1/positionMargin", BTC | {"amount": "5", "type": "1"}, 400, -4049),
+    ("POST /fapi/v1/positionMargin", BTC | {"amount": "5", "type": "3"}, 400, -1102),
     ("POST /fapi/v1/positionSide/dual", {"dualSidePosition": "true"}, 400, -1020),
     ("GET /futures/data/basis", {"pair": "BTCUSDT", "period": "7m"}, 400, -1130),
     ("GET /futures/data/nothing", {}, 404, -5000),
 ]
 MARKET = BTC | {"side": "BUY", "type": "MARKET", "quantity": "0.01"}
 BINANCE_REFUSES += [("POST /fapi/v1/order/test", MARKET | {"closePosition": "true"}, 400, -4136)]
+STOP = BTC | {"side": "BUY", "algoType": "CONDITIONAL", "type": "STOP_MARKET", "quantity": "0.01"}
+BINANCE_REFUSES += [
+    ("POST /fapi/v1/algoOrder", STOP, 400, -1102),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "1"}, 400, -2021),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "99999.999"}, 400, -1111),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "99999", "closePosition": "true"}, 400, -4137),
+    ("POST /fapi/v1/algoOrder", STOP | {"triggerPrice": "99999", "type": "TRAILING_STOP_MARKET"}, 400, -1020),
+    ("GET /fapi/v1/algoOrder", {"algoId": 1}, 400, -2013),
+]
 BINANCE_REFUSES += [
     ("POST /fapi/v1/order/test", MARKET | {word: "1"}, 400, -1106)
     for word in ("stopPrice", "activationPrice", "callbackRate", "priceMatch", "goodTillDate")
@@ -340,13 +319,15 @@ OKX_REFUSES = [
     ("GET market/candles", SWAP | {"bar": "7m"}, 200, "51000"),
     ("GET market/books", {"instId": "NOPE-USDT-SWAP"}, 200, "51001"),
     ("GET market/books", SWAP | {"sz": "many"}, 400, "51000"),
-    ("POST account/set-leverage", SWAP | {"lever": "4", "mgnMode": "isolated"}, 200, "51000"),
+    ("POST account/set-leverage", SWAP | {"lever": "4", "mgnMode": "portfolio"}, 200, "51000"),
+    ("POST account/set-leverage", SWAP | {"lever": "4", "mgnMode": "isolated", "posSide": "long"}, 200, "51000"),
     ("POST trade/close-position", SWAP | {"mgnMode": "cross"}, 200, "51023"),
     ("POST trade/amend-order", SWAP | {"clOrdId": "never", "newSz": "1"}, 200, "1"),
     ("POST trade/cancel-all-after", {"timeOut": "5"}, 200, "51000"),
     ("POST trade/order", SWAP | {"side": "buy", "ordType": "market", "tdMode": "cross", "sz": "1", "attachAlgoOrds": [{}]}, 200, "1"),
     ("POST trade/order-algo", SWAP | {"side": "buy", "ordType": "trigger", "tdMode": "cross", "sz": "1"}, 200, "1"),
-    ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "add", "amt": "1"}, 200, "1"),
+    ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "add", "amt": "1"}, 200, "59300"),
+    ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "give", "amt": "1"}, 200, "51000"),
 ]
 
 
@@ -554,8 +535,6 @@ def test_an_order_keeps_its_cloid_when_it_is_modified(thread):
     now = desk.info.query_order_by_cloid(known["wallet_address"], name)["order"]
     assert (now["status"], now["order"]["origSz"]) == ("open", "0.03")
     assert desk.cancel_by_cloid("BTC", name)["response"]["data"]["statuses"] == ["success"]
-    refused = desk.update_isolated_margin(10, "BTC")
-    assert refused == {"status": "err", "response": "Isolated margin is not offered here."}
 
 
 def test_the_connectors_own_sockets(moving):
@@ -585,29 +564,6 @@ def test_the_connectors_own_sockets(moving):
     assert [(one["c"], one["l"], one["X"]) for one in fills] == [("sock-1", "0.01", "FILLED")]
     minutes = [json.loads(text)["k"] for text in messages if '"kline"' in text]
     assert {one["T"] - one["t"] for one in minutes} == {59_999}
-
-
-class OkxSocket:
-    """python-okx's own websocket client, in a loop and a thread of its own."""
-
-    def __init__(self, kind, url, **keys):
-        self.messages, self.loop, self.kind = [], asyncio.new_event_loop(), kind
-        threading.Thread(target=self.loop.run_forever, daemon=True).start()
-        self.client = self.run(self.made(url, keys))
-        self.run(self.client.start())
-
-    async def made(self, url, keys):
-        return self.kind(**keys, url=url)
-
-    def run(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(20)
-
-    def subscribe(self, *channels):
-        self.run(self.client.subscribe(list(channels), self.messages.append))
-
-    def stop(self):
-        self.run(self.client.stop())
-        self.loop.call_soon_threadsafe(self.loop.stop)
 
 
 def test_python_okx_listens_logs_in_and_trades_on_its_sockets(moving, monkeypatch):

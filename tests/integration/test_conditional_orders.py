@@ -1,0 +1,100 @@
+"""Stops and targets over the wire: kept apart from orders, listed where the venue lists them, and sent when the mark gets there."""
+
+from decimal import localcontext
+
+import ccxt
+import pytest
+from bots import SYMBOLS, bot, jump, opened, until, user_stream
+
+
+@pytest.fixture(autouse=True)
+def arithmetic():
+    """Plain ccxt makes the whole thread round half up, and other tests are in it."""
+    with localcontext():
+        yield
+
+
+@pytest.fixture
+def thread():
+    with opened() as thread:
+        yield thread
+
+
+@pytest.mark.parametrize("venue", ["binance"])
+def test_plain_ccxt_protects_a_position_with_a_stop_and_a_target(thread, venue):
+    client, symbol, account = bot(ccxt, venue, thread.known), SYMBOLS[venue], thread.sandbox.world.account(venue)
+    client.load_markets()
+    amount, price = 0.1 / (client.market(symbol)["contractSize"] or 1), client.fetch_order_book(symbol)["asks"][0][0]
+    client.create_order(symbol, "market", "buy", amount, price)
+    reduces = {"reduceOnly": True}
+
+    def protect(kind, at, **more):
+        return client.create_order(symbol, kind, "sell", amount, at, reduces | more)
+
+    def waiting():
+        return {row["id"]: row for row in client.fetch_open_orders(symbol, params={"trigger": True})}
+
+    stop = protect("market", price * 0.95, stopLossPrice=round(price * 0.97))
+    target = protect("market", price * 0.98, takeProfitPrice=round(price * 1.03))
+    limit = protect("limit", round(price * 0.99), takeProfitPrice=round(price * 1.04))
+    assert set(waiting()) == {stop["id"], target["id"], limit["id"]}
+    row = waiting()[stop["id"]]
+    assert (row["triggerPrice"], row["side"], row["status"], row["amount"]) == (round(price * 0.97), "sell", "open", amount)
+    with pytest.raises(ccxt.ExchangeError):  # the price is there already
+        protect("market", price, stopLossPrice=round(price * 1.01))
+    assert client.cancel_order(limit["id"], symbol, {"trigger": True})["id"] == limit["id"]
+    with pytest.raises(ccxt.ExchangeError):
+        client.cancel_order(limit["id"], symbol, {"trigger": True})
+
+    jump(thread, venue, "BTC", 0.98)
+    assert account.held("BTC") > 0 and len(waiting()) == 2
+    jump(thread, venue, "BTC", 0.98)
+    assert account.held("BTC") == 0
+    sells = [trade for trade in client.fetch_my_trades(symbol) if trade["side"] == "sell"]
+    assert sum(trade["amount"] for trade in sells) == pytest.approx(amount)
+    assert client.fetch_order(stop["id"], symbol, {"trigger": True})["status"] == "closed"
+    assert stop["id"] not in waiting()
+    client.cancel_all_orders(symbol, {"trigger": True})
+    assert waiting() == {}
+
+
+def test_the_binance_stream_tells_the_life_of_a_conditional_order(thread):
+    futures = pytest.importorskip("binance.um_futures", reason="binance-futures-connector is not installed")
+    from binance.error import ClientError
+
+    known, world = thread.known["binance"], thread.sandbox.world
+    client = futures.UMFutures(known["api_key"], known["secret"], base_url=known["rest"])
+    mark = world.mark("binance", "BTC").mark_price
+    stop = {"symbol": "BTCUSDT", "algoType": "CONDITIONAL", "side": "BUY", "quantity": "0.01"}
+
+    def ask(method, path, **form):
+        return client.sign_request(method, f"/fapi/v1/{path}", form)
+
+    with user_stream(known, client) as events:
+        with pytest.raises(ClientError) as said:
+            client.new_order(symbol="BTCUSDT", side="BUY", type="STOP_MARKET", quantity=0.01, stopPrice=round(mark * 1.02, 1))
+        assert said.value.error_code == -4120
+        up = {"triggerPrice": f"{mark * 1.02:.1f}", "type": "STOP_MARKET"}
+        bought = ask("POST", "algoOrder", **stop, **up, clientAlgoId="up-1")
+        assert (bought["algoStatus"], bought["orderType"], bought["quantity"]) == ("NEW", "STOP_MARKET", "0.01")
+        big = ask("POST", "algoOrder", **stop | {"quantity": "500"}, **up, clientAlgoId="big-1")
+        low = ask("POST", "algoOrder", **stop, type="TAKE_PROFIT", triggerPrice=f"{mark * 0.97:.1f}", price=f"{mark * 0.96:.1f}")
+        assert [row["algoId"] for row in ask("GET", "openAlgoOrders", symbol="BTCUSDT")] == [
+            bought["algoId"], big["algoId"], low["algoId"]]  # fmt: skip
+        assert client.get_orders(symbol="BTCUSDT") == []
+        jump(thread, "binance", "BTC", 1.021)
+        assert ask("DELETE", "algoOrder", algoId=low["algoId"])["code"] == "200"
+        done = ask("GET", "algoOrder", clientAlgoId="up-1")
+        order = client.query_order(symbol="BTCUSDT", orderId=int(done["actualOrderId"]))
+        assert (done["algoStatus"], order["status"], order["executedQty"]) == ("FINISHED", "FILLED", "0.01")
+        assert float(done["actualPrice"]) == float(order["avgPrice"])
+        assert [row["algoStatus"] for row in ask("GET", "allAlgoOrders", symbol="BTCUSDT")] == ["FINISHED", "REJECTED", "CANCELED"]
+
+        def told(id):
+            return [e["o"]["X"] for e in events if e.get("e") == "ALGO_UPDATE" and e["o"]["caid"] == id]
+
+        until(lambda: told(low["clientAlgoId"]) == ["NEW", "CANCELED"])
+        assert told("up-1") == ["NEW", "TRIGGERING", "TRIGGERED", "FINISHED"]
+        assert told("big-1") == ["NEW", "TRIGGERING", "REJECTED"]
+        fills = [e["o"] for e in events if e.get("e") == "ORDER_TRADE_UPDATE" and e["o"]["x"] == "TRADE"]
+        assert [(o["c"], o["i"], o["o"]) for o in fills] == [("up-1", order["orderId"], "MARKET")]
