@@ -23,7 +23,8 @@ from ..core.engine import Engine
 from ..core.errors import InputError
 from ..core.models import Instrument
 from ..core.numbers import SECOND_NS, utc_text
-from ..data_providers.history import HistoryFeed, Source, choose_legs, open_source
+from ..data_providers.history import HistoryFeed
+from ..data_providers.history_source import Source, choose_legs, open_source
 from ..exchanges.simulated import REFILL_NS, SimulatedExchange
 from ..monitoring.logging import logger
 from ..storage.journal_file import FileJournal

@@ -102,7 +102,7 @@ def data_check(
     settings_file: SettingsFile = DEFAULT_SETTINGS,
 ) -> None:
     """Print what the lake covers per venue and coin, with its holes."""
-    from fundarb.data_providers.history import open_source
+    from fundarb.data_providers.history_source import open_source
     from fundarb.data_providers.lake_coverage import coverage_text
 
     place = lake or start(settings_file).paths.lake

@@ -43,7 +43,7 @@ def _run(settings: Settings, data: Path, venues: str, symbols: str, span: tuple[
         from fundarb.research.sweep import parameter_grid, sweep
     except ImportError as error:
         raise InputError(f"{error.name} is missing: pip install 'fundarb[research]'. Nothing was started.") from None
-    from fundarb.data_providers.history import open_source
+    from fundarb.data_providers.history_source import open_source
     from fundarb.research.sweep_data import sweep_data
     from fundarb.research.sweep_book import desk_of
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from .composition import make_pairs
 from .connect import Way
-from .venue_facts import VenueFacts, examine
 from .live_recipe import tradable
 from .live_streams import start_streams
+from .venue_facts import VenueFacts, examine
 from ..core.errors import ExchangeError
 from ..core.events import Event
 from ..core.models import Instrument, Pair

@@ -19,7 +19,7 @@ from ..core.funding import HOURS_PER_YEAR, rate_per_hour
 from ..core.models import Instrument, Pair
 from ..core.numbers import utc_text
 from ..data_providers.market_state import MarketView
-from ..strategies.cross_funding import basis_and_slippage_bps
+from ..strategies.cross_funding_look import basis_and_slippage_bps
 
 # %% ../../nbs/86d_apps_screener.ipynb #row
 class ScanRow(msgspec.Struct, frozen=True, kw_only=True):

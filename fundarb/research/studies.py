@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import fundarb
 from ..core.errors import FundarbError, InputError
-from ..data_providers.history import Source, open_source
+from ..data_providers.history_source import Source, open_source
 from .trials import count_trials
 from .worlds import WorldSpec, make_world
 

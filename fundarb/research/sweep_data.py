@@ -20,7 +20,8 @@ from ..core.costs import planned_fees
 from ..core.errors import InputError
 from ..core.models import Instrument, Pair
 from ..core.numbers import HOUR_NS
-from ..data_providers.history import BOOK_NS, DECISION_NS, HistoryFeed, Source, choose_legs
+from ..data_providers.history import BOOK_NS, DECISION_NS, HistoryFeed
+from ..data_providers.history_source import Source, choose_legs
 from ..data_providers.market_state import BASIS_SAMPLES, MIN_BASIS_SAMPLES
 from .sweep_legs import Legs, forward, leg_columns, ratio
 

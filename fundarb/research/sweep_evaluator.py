@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.settings import ExecutionSettings, LimitSettings, VenueTerms
-from ..data_providers.history import Source
+from ..data_providers.history_source import Source
 from .sharpe import annual_sharpe
 from .sweep import Trace, sweep, trace
 from .sweep_data import SweepData, sweep_data

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.costs import capital_cost_bps
-from ..data_providers.history import Source
+from ..data_providers.history_source import Source
 from .bootstrap import mean_interval
 from .carry_panel import CarryPanel, carry, carry_panel
 from .folds import Fold, overfitting, walk_forward

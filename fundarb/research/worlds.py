@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..core.errors import InputError
 from ..core.numbers import HOUR_NS, utc_ns
-from ..data_providers.history import Source
+from ..data_providers.history_source import Source
 from ..data_providers.lake import Lake, Listing, commit, lake_lock
 from ..data_providers.lake_series import SeriesKey, time_column, times_ns
 

@@ -68,7 +68,8 @@ def recorded_market(
     stated: Mapping[str, Any],  # by venue, what the settings say: StatedTerms and BookTerms in one
 ) -> Market:
     """Open recorded data of the venues that the sandbox has; raise DataError if there are none."""
-    from fundarb.data_providers.history import HistoryFeed, choose_legs, open_source  # pandas, for this alone
+    from fundarb.data_providers.history import HistoryFeed  # pandas, for this alone
+    from fundarb.data_providers.history_source import choose_legs, open_source
 
     source = open_source(folder, {venue: float(terms.rate_cap) for venue, terms in stated.items()})
     venues = [venue for venue in OPENERS if venue in stated and any(leg[0] == venue for leg in source.legs())]

@@ -16,7 +16,7 @@ from fundarb.config.parameters import load_parameters
 from fundarb.config.settings import load_settings
 from fundarb.core.events import CandleClosed, FundingRealised
 from fundarb.core.numbers import HOUR_NS, utc_ns
-from fundarb.data_providers.history import open_source
+from fundarb.data_providers.history_source import open_source
 from fundarb.data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
 from fundarb.research.parity import compare
 from fundarb.research.sweep import trace

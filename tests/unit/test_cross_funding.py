@@ -24,9 +24,8 @@ from fundarb.core.numbers import HOUR_NS, SECOND_NS, exact, utc_ns
 from fundarb.data_providers.market_state import MarketState
 from fundarb.data_providers.order_book import BookModel
 from fundarb.strategies.base import HeldPair, SignalService
-from fundarb.strategies.cross_funding import CrossFunding, Finding, Look, Verdict
-from fundarb.strategies.cross_funding import basis_and_slippage_bps, judge, look_at, ranked
-from fundarb.strategies.cross_funding import refusal, silence_h
+from fundarb.strategies.cross_funding import CrossFunding, Finding, Verdict, judge, ranked, refusal
+from fundarb.strategies.cross_funding_look import Look, basis_and_slippage_bps, look_at, silence_h
 from fundarb.strategies.cross_funding_signal import CrossFundingParams, signal, signal_knobs
 from terms import SOL
 
