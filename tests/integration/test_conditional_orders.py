@@ -20,7 +20,7 @@ def thread():
         yield thread
 
 
-@pytest.mark.parametrize("venue", ["binance"])
+@pytest.mark.parametrize("venue", ["binance", "hyperliquid"])
 def test_plain_ccxt_protects_a_position_with_a_stop_and_a_target(thread, venue):
     client, symbol, account = bot(ccxt, venue, thread.known), SYMBOLS[venue], thread.sandbox.world.account(venue)
     client.load_markets()
@@ -42,7 +42,8 @@ def test_plain_ccxt_protects_a_position_with_a_stop_and_a_target(thread, venue):
     assert (row["triggerPrice"], row["side"], row["status"], row["amount"]) == (round(price * 0.97), "sell", "open", amount)
     with pytest.raises(ccxt.ExchangeError):  # the price is there already
         protect("market", price, stopLossPrice=round(price * 1.01))
-    assert client.cancel_order(limit["id"], symbol, {"trigger": True})["id"] == limit["id"]
+    client.cancel_order(limit["id"], symbol, {"trigger": True})
+    assert set(waiting()) == {stop["id"], target["id"]}
     with pytest.raises(ccxt.ExchangeError):
         client.cancel_order(limit["id"], symbol, {"trigger": True})
 
@@ -54,8 +55,8 @@ def test_plain_ccxt_protects_a_position_with_a_stop_and_a_target(thread, venue):
     assert sum(trade["amount"] for trade in sells) == pytest.approx(amount)
     assert client.fetch_order(stop["id"], symbol, {"trigger": True})["status"] == "closed"
     assert stop["id"] not in waiting()
-    client.cancel_all_orders(symbol, {"trigger": True})
-    assert waiting() == {}
+    client.cancel_order(target["id"], symbol, {"trigger": True})
+    assert waiting() == {} and client.fetch_open_orders(symbol) == []
 
 
 def test_the_binance_stream_tells_the_life_of_a_conditional_order(thread):
@@ -98,3 +99,43 @@ def test_the_binance_stream_tells_the_life_of_a_conditional_order(thread):
         assert told("big-1") == ["NEW", "TRIGGERING", "REJECTED"]
         fills = [e["o"] for e in events if e.get("e") == "ORDER_TRADE_UPDATE" and e["o"]["x"] == "TRADE"]
         assert [(o["c"], o["i"], o["o"]) for o in fills] == [("up-1", order["orderId"], "MARKET")]
+
+
+def test_the_hyperliquid_sdk_places_finds_and_takes_back_trigger_orders(thread):
+    exchange = pytest.importorskip("hyperliquid.exchange", reason="hyperliquid-python-sdk is not installed")
+    from eth_account import Account as Wallet
+    from hyperliquid.info import Info
+    from hyperliquid.utils.types import Cloid
+
+    known, account = thread.known["hyperliquid"], thread.sandbox.world.account("hyperliquid")
+    address, name = known["wallet_address"], Cloid("0x" + "5e" * 16)
+    client = exchange.Exchange(Wallet.from_key(known["private_key"]), known["rest"], account_address=address)
+    info, updates = Info(known["rest"]), []
+    mark = thread.sandbox.world.mark("hyperliquid", "BTC").mark_price
+
+    def trigger(px, tpsl, is_market=True):
+        return {"trigger": {"triggerPx": float(round(px)), "isMarket": is_market, "tpsl": tpsl}}
+
+    try:
+        info.subscribe({"type": "orderUpdates", "user": address}, lambda said: updates.extend(said["data"]))
+        client.market_open("BTC", False, 0.1)  # short: its stop is above
+        stop = client.order("BTC", True, 0.1, round(mark * 1.02), trigger(mark * 1.02, "sl"), True, cloid=name)
+        target = client.order("BTC", True, 0.05, round(mark * 0.97), trigger(mark * 0.97, "tp", is_market=False), True)
+        oids = [said["response"]["data"]["statuses"][0]["resting"]["oid"] for said in (stop, target)]
+        wrong = client.order("BTC", True, 0.1, round(mark), trigger(mark * 0.99, "sl"), True)
+        assert wrong["response"]["data"]["statuses"][0]["error"].startswith("Invalid TP/SL price.")
+        rows = {row["oid"]: row for row in client.info.frontend_open_orders(address)}
+        assert [rows[oid]["orderType"] for oid in oids] == ["Stop Market", "Take Profit Limit"]
+        assert [rows[oid]["triggerCondition"] for oid in oids] == [f"Price above {round(mark * 1.02)}", f"Price below {round(mark * 0.97)}"]
+        assert {row["oid"] for row in client.info.open_orders(address)} == set(oids)
+        jump(thread, "hyperliquid", "BTC", 0.96)  # the target's limit is above the mark, and the book still is higher
+        resting = client.info.query_order_by_oid(address, oids[1])["order"]
+        assert (resting["status"], account.held("BTC")) == ("open", -account.fills[0].qty_base.copy_abs())
+        assert client.cancel("BTC", oids[1])["response"]["data"]["statuses"] == ["success"]
+        jump(thread, "hyperliquid", "BTC", 1.07)
+        done = client.info.query_order_by_cloid(address, name)["order"]
+        assert (done["status"], done["order"]["isTrigger"], account.held("BTC")) == ("filled", True, 0)
+        assert client.info.frontend_open_orders(address) == []
+        until(lambda: {(u["order"]["oid"], u["status"]) for u in updates} >= {(oids[0], "filled"), (oids[1], "canceled"), (oids[0], "open")})
+    finally:
+        info.disconnect_websocket()
