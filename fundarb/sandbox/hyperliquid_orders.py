@@ -83,7 +83,7 @@ def condition_error(desk: HyperliquidDesk, listed: Listing, condition: Condition
 
 def fire(desk: HyperliquidDesk, symbol: str, mark_price: float) -> None:
     """Send on the orders whose price a mark has got to."""
-    for oid in desk.triggers.due(symbol, exact(mark_price)):
+    for oid in desk.triggers.due(symbol, mark_price):
         sent = desk.records.find(oid)
         order, tick = replace(sent.order, ts_init_ns=desk.world.now_ns), desk.by_symbol[symbol].terms.price_tick
         if sent.condition.at_market:

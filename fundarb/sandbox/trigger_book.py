@@ -9,6 +9,8 @@ __all__ = ['Condition', 'Waiting', 'waits_above', 'TriggerBook']
 from decimal import Decimal
 from typing import NamedTuple
 
+from ..core.numbers import exact
+
 # %% ../../nbs/72q_sandbox_trigger_book.ipynb #waiting
 class Condition(NamedTuple):
     """What an order waits for."""
@@ -54,8 +56,11 @@ class TriggerBook:
         """Let something wait no longer."""
         return self._waiting.pop(number, None) is not None
 
-    def due(self, symbol: str, price: Decimal) -> list[int]:  # numbers, oldest first
-        """Take out what a price has got to."""
+    def due(self, symbol: str, mark_price: float) -> list[int]:  # numbers, oldest first
+        """Take out what a mark has got to."""
+        if not self._waiting:
+            return []  # as for every mark of a session without such orders
+        price = exact(mark_price)
         met = [one.number for one in self._waiting.values() if one.symbol == symbol and one.met_by(price)]
         for number in met:
             del self._waiting[number]

@@ -1,10 +1,11 @@
 """Stops and targets over the wire: kept apart from orders, listed where the venue lists them, and sent when the mark gets there."""
 
+import json
 from decimal import localcontext
 
 import ccxt
 import pytest
-from bots import SYMBOLS, bot, jump, opened, until, user_stream
+from bots import SYMBOLS, OkxSocket, bot, jump, opened, until, user_stream
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +21,7 @@ def thread():
         yield thread
 
 
-@pytest.mark.parametrize("venue", ["binance", "hyperliquid"])
+@pytest.mark.parametrize("venue", list(SYMBOLS))
 def test_plain_ccxt_protects_a_position_with_a_stop_and_a_target(thread, venue):
     client, symbol, account = bot(ccxt, venue, thread.known), SYMBOLS[venue], thread.sandbox.world.account(venue)
     client.load_markets()
@@ -32,14 +33,16 @@ def test_plain_ccxt_protects_a_position_with_a_stop_and_a_target(thread, venue):
         return client.create_order(symbol, kind, "sell", amount, at, reduces | more)
 
     def waiting():
-        return {row["id"]: row for row in client.fetch_open_orders(symbol, params={"trigger": True})}
+        kind = {"ordType": "conditional"} if venue == "okx" else {}
+        return {row["id"]: row for row in client.fetch_open_orders(symbol, params={"trigger": True} | kind)}
 
     stop = protect("market", price * 0.95, stopLossPrice=round(price * 0.97))
     target = protect("market", price * 0.98, takeProfitPrice=round(price * 1.03))
     limit = protect("limit", round(price * 0.99), takeProfitPrice=round(price * 1.04))
     assert set(waiting()) == {stop["id"], target["id"], limit["id"]}
     row = waiting()[stop["id"]]
-    assert (row["triggerPrice"], row["side"], row["status"], row["amount"]) == (round(price * 0.97), "sell", "open", amount)
+    assert (row["triggerPrice"] or row["stopLossPrice"]) == round(price * 0.97)
+    assert (row["side"], row["status"], row["amount"]) == ("sell", "open", amount)
     with pytest.raises(ccxt.ExchangeError):  # the price is there already
         protect("market", price, stopLossPrice=round(price * 1.01))
     client.cancel_order(limit["id"], symbol, {"trigger": True})
@@ -139,3 +142,52 @@ def test_the_hyperliquid_sdk_places_finds_and_takes_back_trigger_orders(thread):
         until(lambda: {(u["order"]["oid"], u["status"]) for u in updates} >= {(oids[0], "filled"), (oids[1], "canceled"), (oids[0], "open")})
     finally:
         info.disconnect_websocket()
+
+
+def test_python_okx_places_a_pair_and_its_channel_tells_which_was_met(thread, monkeypatch):
+    pytest.importorskip("okx", reason="python-okx is not installed")
+    from okx import Trade
+    from okx.websocket.WsPrivateAsync import WsPrivateAsync
+
+    monkeypatch.setenv("SSL_CERT_FILE", thread.known["tls"]["ca_file"])
+    known, account = thread.known["okx"], thread.sandbox.world.account("okx")
+    signed = {"api_key": known["api_key"], "api_secret_key": known["secret"], "passphrase": known["passphrase"]}
+    desk = Trade.TradeAPI(**signed, flag="0", domain=known["rest"], debug=False)
+    keys = {"apiKey": known["api_key"], "passphrase": known["passphrase"], "secretKey": known["secret"]}
+    socket = OkxSocket(WsPrivateAsync, f"wss://127.0.0.1:{thread.sandbox.servers['okx'].tls_port}/ws/v5/business", **keys)
+    mark = round(thread.sandbox.world.mark("okx", "BTC").mark_price)
+    coin = {"instId": "BTC-USDT-SWAP", "tdMode": "isolated"}
+    pair = coin | {"side": "buy", "ordType": "oco", "sz": "10", "reduceOnly": "true", "tpOrdPx": "-1", "slOrdPx": "-1"}
+    low, high = str(round(mark * 0.97)), str(round(mark * 1.03))
+
+    def coded(said):
+        return said["data"][0]["sCode"]
+
+    try:
+        socket.subscribe({"channel": "orders-algo", "instType": "SWAP"})
+        until(lambda: any('"event":"subscribe"' in text for text in socket.messages))
+        assert coded(desk.place_order(**coin, side="sell", ordType="market", sz="10")) == "0"
+        assert coded(desk.place_algo_order(**pair, tpTriggerPx=high, slTriggerPx=high)) == "51277"
+        assert coded(desk.place_algo_order(**pair, tpTriggerPx=low, slTriggerPx=low)) == "51278"
+        both = desk.place_algo_order(**pair, tpTriggerPx=low, slTriggerPx=high, algoClOrdId="pair1")["data"][0]["algoId"]
+        assert coded(desk.place_algo_order(**pair, tpTriggerPx=low, slTriggerPx=high, algoClOrdId="pair1")) == "51065"
+        entry = coin | {"side": "sell", "ordType": "trigger", "sz": "5", "triggerPx": low, "orderPx": "-1"}
+        more = desk.place_algo_order(**entry)["data"][0]["algoId"]
+        assert [row["algoId"] for row in desk.order_algos_list(ordType="oco,trigger")["data"]] == [more, both]
+        cancel = [{"instId": "BTC-USDT-SWAP", "algoId": more}]
+        assert [coded(desk.cancel_algo_order(cancel)) for _ in range(2)] == ["0", "51400"]
+        jump(thread, "okx", "BTC", 0.969)
+        assert account.positions == {} and desk.order_algos_list(ordType="oco")["data"] == []
+        (row,) = desk.order_algos_history(ordType="oco", state="effective")["data"]
+        order = desk.get_order(instId="BTC-USDT-SWAP", ordId=row["ordId"])["data"][0]
+        assert (row["actualSide"], row["actualSz"], order["state"], order["tdMode"]) == ("tp", "10", "filled", "isolated")
+        assert desk.get_algo_order_details(algoClOrdId="pair1")["data"] == [row]
+
+        def told(id):
+            said = [json.loads(text) for text in socket.messages]
+            return [row["state"] for each in said if "data" in each for row in each["data"] if row["algoId"] == id]
+
+        until(lambda: told(both) == ["live", "effective"])
+        assert told(more) == ["live", "canceled"]
+    finally:
+        socket.stop()
