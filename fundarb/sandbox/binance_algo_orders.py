@@ -217,7 +217,7 @@ class AlgoDesk(AlgoShelf):
 
     def on_mark(self, symbol: str, mark_price: float) -> None:
         """Send the orders whose price a mark has got to."""
-        for number_ in self._triggers.due(symbol, exact(mark_price)):
+        for number_ in self._triggers.due(symbol, mark_price):
             self._fire(self._orders[number_])
 
     def _fire(self, algo: AlgoOrder) -> None:

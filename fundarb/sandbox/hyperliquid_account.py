@@ -34,7 +34,9 @@ _TIF_NAMES = {tif: name for name, tif in TIFS.items()}
 
 def status(sent: SentOrder) -> str:
     """Say how an order stands, in the venue's word."""
-    if sent.state == "rejected" or (sent.tif is TimeInForce.IOC and not sent.filled_base and sent.canceled):
+    taken_back = sent.canceled in ("canceled on request", "scheduled")  # as a trigger order may be, though it takes at once
+    at_once = sent.tif is TimeInForce.IOC and not sent.filled_base and sent.canceled and not taken_back
+    if sent.state == "rejected" or at_once:
         reason = sent.rejected or sent.canceled
         return next((word for begins, word in _REFUSED.items() if reason.startswith(begins)), "rejected")
     if sent.state != "canceled":
@@ -67,6 +69,11 @@ def long_order(sent: SentOrder, listed: Listing) -> dict[str, Any]:
     """Write an order as `frontendOpenOrders` and `orderStatus` do."""
     trigger = {"triggerCondition": "N/A", "isTrigger": False, "triggerPx": "0.0", "children": []}
     kind = {"isPositionTpsl": False, "orderType": "Limit", "tif": _TIF_NAMES.get(sent.tif, "Ioc")}
+    if (waits := sent.condition) is not None:
+        px, side = plain(listed.px(waits.price)), "above" if waits.above else "below"
+        trigger |= {"triggerCondition": f"Price {side} {px}", "isTrigger": True, "triggerPx": pointed(listed.px(waits.price))}
+        name = f"{'Stop' if waits.is_stop else 'Take Profit'} {'Market' if waits.at_market else 'Limit'}"
+        kind |= {"orderType": name, "tif": None}
     return short_order(sent, listed) | trigger | kind
 
 

@@ -21,6 +21,7 @@ from .hyperliquid_market import Listing
 from .hyperliquid_signing import Fields, Nonces, action_hash, agent_signer, user_signer
 from .order_records import OrderRecords, SentOrder
 from .price_trail import PriceTrail
+from .trigger_book import TriggerBook
 from .wire_values import plain
 from .world import World
 
@@ -91,6 +92,7 @@ class HyperliquidDesk:
         self.by_symbol = {listed.terms.symbol: listed for listed in self.listings}
         self.by_coin = {listed.coin: listed for listed in self.listings}
         self.records, self.trail = OrderRecords(venue, first_number=77_738_308), PriceTrail(world, venue)
+        self.triggers = TriggerBook()  # of orders that wait, by number
         self.delisted: set[str] = set()  # coins
         self.agents: set[str] = set()
         self.builders: set[str] = set()

@@ -20,6 +20,7 @@ from .hyperliquid_actions import trip_switch
 from .hyperliquid_desk import BadShape, HyperliquidDesk
 from .hyperliquid_info import ask, asset_data, coin_context, mids, open_orders, overview, payments
 from .hyperliquid_market import Listing, best, candle_row, l2_book, print_row, width_of
+from .hyperliquid_orders import fire
 from .order_records import SentOrder, Trade, bar_print
 from .server import VenueServer
 from .world import World
@@ -213,6 +214,8 @@ class HyperliquidStreams(HyperliquidPublic):
             listed = self.desk.by_symbol[about.symbol]
             self._gathered.contexts[listed.coin] = listed
             self._gathered.state |= about.symbol in self.account.positions
+            if isinstance(event, MarkPriceUpdated):
+                fire(self.desk, event.symbol, event.mark_price)
         elif isinstance(event, CandleClosed):
             listed = self.desk.by_symbol[event.symbol]
             self.push_candles(listed, event.open_time_ns)

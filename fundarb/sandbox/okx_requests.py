@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .faults import ErrorAnswer
+from .faults import ErrorAnswer, FaultBook
 from .manners import RateWindow
 from .okx_account_requests import ACCOUNT_PATHS
+from .okx_algo_orders import AlgoDesk, AlgoOrder, answered
 from .okx_base import Asked, OkxBase, OkxScreens, Path
-from .okx_gate import OkxError, accepted, check_deadline, check_request, outcomes, refused
+from .okx_gate import Keys, OkxError, accepted, check_deadline, check_request, outcomes, refused
 from .okx_market_requests import MARKET_PATHS
 from .okx_orders import OkxDesk, change, close_out, outcome, place, take_back
 from .order_records import SentOrder
+from .traffic import Traffic
 from .wire import Answer, Call
 from .wire_values import ms
+from .world import World
 
 # %% ../../nbs/76g_sandbox_okx_requests.ipynb #trade
 def trade(
@@ -64,12 +67,11 @@ def _rate(server: OkxBase, asked: Asked) -> list[Any]:
     return [row | {"ts": str(server.now_ms)}]
 
 
-def _no_algo(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
-    raise OkxError("51010")
-
-
-def _no_such_algo(desk: OkxDesk, asked: Mapping[str, Any]) -> SentOrder:
-    raise OkxError("51400")
+def _algo(server: OkxBase, asked: Asked) -> list[Any]:
+    algo = server.algos.find(asked)
+    if algo is None:
+        raise OkxError("51603")
+    return [server.algos.row(algo)]
 
 
 def _cancel_all_after(server: OkxBase, asked: Asked) -> list[Any]:
@@ -87,11 +89,12 @@ PATHS: dict[str, Path] = {
     **ACCOUNT_PATHS,
     "GET trade/order": Path(_order, 60),
     "POST trade/close-position": Path(_close, 20),
-    "GET trade/orders-algo-pending": Path(lambda server, asked: [], 20),
-    "GET trade/orders-algo-history": Path(lambda server, asked: [], 20),
+    "GET trade/order-algo": Path(_algo, 20),
+    "GET trade/orders-algo-pending": Path(lambda server, asked: server.algos.listing(asked, live=True), 20),
+    "GET trade/orders-algo-history": Path(lambda server, asked: server.algos.listing(asked, live=False), 20),
     "GET trade/account-rate-limit": Path(_rate, 1),
-    "POST trade/order-algo": Path(_no_algo, 20, trades=True),
-    "POST trade/cancel-algos": Path(_no_such_algo, 20, trades=True),
+    "POST trade/order-algo": Path(lambda server: server.algos.place, 20, trades=True),
+    "POST trade/cancel-algos": Path(lambda server: server.algos.take_back, 20, trades=True),
     "POST trade/amend-order": Path(change, 60, trades=True),
     "POST trade/amend-batch-orders": Path(change, 300, trades=True),
     "POST trade/cancel-all-after": Path(_cancel_all_after, 1),
@@ -104,6 +107,13 @@ PATHS: dict[str, Path] = {
 # %% ../../nbs/76g_sandbox_okx_requests.ipynb #requests
 class OkxRequests(OkxScreens):
     """The side of the server that answers."""
+
+    def __init__(self, world: World, traffic: Traffic, faults: FaultBook, keys: Keys) -> None:
+        super().__init__(world, traffic, faults, keys)
+        self.algos = AlgoDesk(self.desk, self.tell_algo)
+
+    def tell_algo(self, algo: AlgoOrder) -> None:
+        """Say what became of an algo order; whoever pushes does."""
 
     def answer(self, call: Call) -> Answer:
         """Answer a request, or refuse it with a code."""
@@ -119,6 +129,8 @@ class OkxRequests(OkxScreens):
             self.count(name, path, len(asked) if isinstance(asked, list) else 1, asked)
             if path.trades:
                 check_deadline(call, self.wall_ms)
+                if "algo" in name:
+                    return Answer(answered(path.answer(self), asked, self.now_ms * 1000))
                 return Answer(trade(self, path.answer, asked))
             return accepted(path.answer(self, present(asked)))
         except OkxError as error:

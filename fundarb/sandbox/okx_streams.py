@@ -18,6 +18,7 @@ from ..core.events import FundingRealised, FundingScheduled, MarkPriceUpdated, O
 from .traffic import Traffic
 from .faults import FaultBook
 from .okx_account import order_row, pushed_row, told_fill
+from .okx_algo_orders import AlgoOrder
 from .okx_gate import Keys
 from .okx_market import Sides, Swap, book_row, candle_row, changed, mark_row, sides, ticker_row, trade_row, width_of
 from .okx_requests import OkxRequests
@@ -163,6 +164,12 @@ class OkxPrivate(OkxPublic):
         for stream in streams:
             self.push(stream, [row])
 
+    def tell_algo(self, algo: AlgoOrder) -> None:
+        """Push what became of an algo order."""
+        for stream in streams_for("orders-algo", algo.swap.inst_id):
+            if self.listeners(stream):
+                self.push(stream, [self.algos.row(algo)])
+
     def margin_moved(self, swap: Swap, cause: str) -> None:
         """Write the bill of margin that was moved by hand, and tell the account of it."""
         super().margin_moved(swap, cause)
@@ -223,6 +230,7 @@ class OkxNews(OkxPrivate):
                 self.push_coin(channel, swap)
             self.push_bars(swap)
             self._repeat_funding(swap)
+            self.algos.on_mark(symbol, event.mark_price)
             if symbol in self.account.positions:
                 self.move(symbol)
         elif isinstance(event, FundingPredicted | FundingRealised | FundingScheduled):

@@ -19,6 +19,7 @@ from ..core.models import Liquidity
 from ..core.numbers import exact
 from ..exchanges.simulated_account import TimeInForce
 from ..portfolio.positions import FLAT, Position, apply
+from .trigger_book import Condition
 from .world import World
 
 # %% ../../nbs/72r_sandbox_order_records.ipynb #trade
@@ -47,6 +48,7 @@ class SentOrder(msgspec.Struct, kw_only=True):
     fee: Decimal = Decimal(0)  # quote currency, + paid
     trades: list[Trade] = []
     amended: int = 0  # times
+    condition: Condition | None = None  # what it waited for before it was sent on
 
     @property
     def state(self) -> str:  # "rejected", "open", "canceled" or "filled"

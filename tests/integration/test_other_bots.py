@@ -313,7 +313,7 @@ OKX = [
     ("POST account/set-position-mode", {"posMode": "net_mode"}, "posMode"),
     ("POST trade/cancel-all-after", {"timeOut": "0"}, "triggerTime"),
 ]
-OKX_EMPTY = ("system/status", "trade/orders-pending", "trade/orders-algo-pending", "account/positions", "asset/balances")
+OKX_EMPTY = ("system/status", "trade/orders-pending", "account/positions", "asset/balances")
 OKX_REFUSES = [
     ("GET public/nothing", {}, 404, "50404"),
     ("GET market/candles", SWAP | {"bar": "7m"}, 200, "51000"),
@@ -326,6 +326,9 @@ OKX_REFUSES = [
     ("POST trade/cancel-all-after", {"timeOut": "5"}, 200, "51000"),
     ("POST trade/order", SWAP | {"side": "buy", "ordType": "market", "tdMode": "cross", "sz": "1", "attachAlgoOrds": [{}]}, 200, "1"),
     ("POST trade/order-algo", SWAP | {"side": "buy", "ordType": "trigger", "tdMode": "cross", "sz": "1"}, 200, "1"),
+    ("POST trade/order-algo", SWAP | {"side": "buy", "ordType": "move_order_stop", "tdMode": "cross", "sz": "1"}, 200, "1"),
+    ("GET trade/orders-algo-pending", {}, 200, "50014"),
+    ("GET trade/order-algo", {"algoId": "1"}, 200, "51603"),
     ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "add", "amt": "1"}, 200, "59300"),
     ("POST account/position/margin-balance", SWAP | {"posSide": "net", "type": "give", "amt": "1"}, 200, "51000"),
 ]
