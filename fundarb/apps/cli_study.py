@@ -47,7 +47,7 @@ def study(
     settings_file: SettingsFile = DEFAULT_SETTINGS,
 ) -> None:
     """Execute a study's notebook into a folder of its own under runs/."""
-    from fundarb.research import studies
+    from fundarb.research import studies, study_schedule
 
     try:
         within("--every-h", every_h, 0, 8760, " h")
@@ -56,10 +56,10 @@ def study(
         typed = studies.parse_values(template, asked)
         if schedule:
             program = shutil.which("fundarb") or sys.argv[0]
-            print(studies.schedule_lines(name, asked, schedule, settings_file.resolve().parent, program))
+            print(study_schedule.schedule_lines(name, asked, schedule, settings_file.resolve().parent, program))
             return
         now = datetime.now(UTC)
-        if every_h > 0 and (missed := studies.missed_runs(settings.paths.runs, name, every_h, now)):
+        if every_h > 0 and (missed := study_schedule.missed_runs(settings.paths.runs, name, every_h, now)):
             typer.secho(f"{missed} scheduled runs of {name} are missing before this one", err=True, fg="yellow")
         versions = {key: strategy_version(key, schema) for key, schema in parameter_schemas().items()}
         where = {"runs": settings.paths.runs, "params_root": settings.paths.params}

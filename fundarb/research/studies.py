@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['Template', 'templates_folder', 'read_template', 'parse_values', 'StudySource', 'study_source', 'save_result',
-           'provenance', 'study_lock', 'missed_runs', 'StudyFailed', 'run_study', 'schedule_lines']
+           'provenance', 'StudyFailed', 'run_study']
 
 # %% ../../nbs/64_research_studies.ipynb #imports
 import ast
-import fcntl
 import hashlib
 import json
 import platform
@@ -16,9 +15,8 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import Any, NamedTuple
 import fundarb
 from ..core.errors import FundarbError, InputError
 from ..data_providers.history_source import Source, open_source
+from .study_schedule import study_lock
 from .trials import count_trials
 from .worlds import WorldSpec, make_world
 
@@ -173,36 +172,6 @@ def provenance(template: Template, values: Mapping[str, Any], root: Path) -> dic
         "packages": packages,
     }
 
-# %% ../../nbs/64_research_studies.ipynb #lock
-@contextmanager
-def study_lock(runs: Path, name: str) -> Iterator[None]:
-    """Hold a study for this process; raise InputError if another one runs it."""
-    runs.mkdir(parents=True, exist_ok=True)
-    with (runs / f".{name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"study {name} is running already in {runs}. Nothing was run.") from None
-        yield
-
-
-def missed_runs(
-    runs: Path,
-    name: str,
-    every_h: float,  # as it is scheduled
-    now: datetime,
-) -> int:  # whole periods without a finished run since the last; 0 if it never ran
-    """Count the runs that a schedule should have made and did not."""
-    stamps = [
-        datetime.strptime(path.name.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-        for path in runs.glob(f"2*-{name}-*")
-        if (path / "result.json").exists()
-    ]
-    if not stamps:
-        return 0
-    late_h = (now - max(stamps)).total_seconds() / 3600
-    return max(0, int(late_h / every_h - 0.1))  # a tenth of a period is no delay
-
 # %% ../../nbs/64_research_studies.ipynb #run-study
 class StudyFailed(FundarbError):
     """A study stopped at a cell: its notebook is kept, and tells how far it came."""
@@ -282,46 +251,3 @@ def _finish(place: Path, told: dict[str, Any], run: str, params_root: Path) -> N
         synthetic = result.get("synthetic") is not False
         folder = params_root / strategy
         count_trials(folder, run=run, key=key, trials=int(result["trials"]), synthetic=synthetic)
-
-# %% ../../nbs/64_research_studies.ipynb #schedule
-def schedule_lines(
-    name: str,
-    values: Mapping[str, str],  # as typed
-    at: str,  # "06:15", UTC, every day
-    root: Path,  # the project
-    program: str,  # path of the fundarb command
-) -> str:
-    """Write the lines that run a study every day; raise InputError for a time that is none."""
-    if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", at):
-        raise InputError(f"--schedule {at}: should be a time of day in UTC, like 06:15. Nothing was written.")
-    hour, minute = at.split(":")
-    words = [program, "study", name, "--every-h", "24"]
-    for key, text in values.items():
-        words += ["-p", f"{key}={text}"]
-    command = " ".join(_quoted(word) for word in words)
-    return "\n".join(
-        [
-            "# crontab -e   (the line's times are UTC where CRON_TZ is known)",
-            "CRON_TZ=UTC",
-            f"{int(minute)} {int(hour)} * * * cd {_quoted(str(root))} && {command.replace('%', chr(92) + '%')}",
-            "",
-            f"# ~/.config/systemd/user/fundarb-{name}.service",
-            "[Unit]",
-            f"Description=fundarb study {name}",
-            "[Service]",
-            "Type=oneshot",
-            f"WorkingDirectory={root}",
-            f"ExecStart={command.replace('%', '%%')}",
-            "",
-            f"# ~/.config/systemd/user/fundarb-{name}.timer   then: systemctl --user enable --now fundarb-{name}.timer",
-            "[Timer]",
-            f"OnCalendar=*-*-* {at}:00 UTC",
-            "Persistent=true",
-            "[Install]",
-            "WantedBy=timers.target",
-        ]
-    )
-
-
-def _quoted(word: str) -> str:
-    return word if re.fullmatch(r"[\w@%+=:,./-]+", word) else "'" + word.replace("'", "'\\''") + "'"
