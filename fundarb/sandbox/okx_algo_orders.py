@@ -54,7 +54,9 @@ def algo_row(algo: AlgoOrder, lever: Decimal) -> dict[str, Any]:
     average = sent.average_price if sent else None
     row |= {"actualSz": filled, "actualPx": plain(round(average, 10)) if average else "", "failCode": algo.code}
     row |= {"triggerTime": str(ms(algo.triggered_ns)) if algo.triggered_ns else "", "attachAlgoOrds": []}
-    return row | {"cTime": str(ms(algo.created_ns)), "uTime": str(ms(algo.updated_ns))}
+    trigger = next(str(asked[name]) for name in ("triggerPx", "tpTriggerPx", "slTriggerPx") if asked.get(name))
+    worth = plain(algo.swap.base(Decimal(str(asked["sz"]))) * Decimal(trigger)) if asked.get("sz") else ""
+    return row | {"notionalUsd": worth, "cTime": str(ms(algo.created_ns)), "uTime": str(ms(algo.updated_ns))}
 
 
 def _is_true(value: Any) -> bool:
