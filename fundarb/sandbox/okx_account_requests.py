@@ -17,6 +17,7 @@ from .okx_gate import OkxError
 from .okx_market import paged
 from .okx_margin_requests import leverage_info, margin_balance, set_leverage
 from .okx_orders import swap_of
+from .okx_position_history import history_row, lives
 from .order_records import SentOrder
 from .wire_values import plain
 
@@ -106,6 +107,20 @@ def _of(server: OkxBase, sent: list[SentOrder], asked: Asked) -> list[Any]:
     return [row for row in rows if all(row[name] == asked[name] for name in same)]
 
 
+def _past_positions(server: OkxBase, asked: Asked) -> list[Any]:
+    desk, rows, wanted = server.desk, [], [name for name in ("mgnMode", "type", "posId") if name in asked]
+    for swap in server.swaps(asked):
+        symbol = swap.terms.symbol
+        trades = [trade for trade in desk.records.trades if trade.fill.symbol == symbol]
+        paid = [one for one in server.account.funding.values() if one.symbol == symbol]
+        for life in lives(trades, paid):
+            mode = desk.modes.get(desk.records.under(life.order_id).number, "cross")
+            rows += [history_row(life, swap, mode, desk.margins.lever(symbol, mode))] if life.closed_ns else []
+    rows = [row for row in rows if all(row[name] == asked[name] for name in wanted)]
+    rows.sort(key=lambda row: int(row["uTime"]), reverse=True)
+    return paged(rows, asked, lambda row: int(row["uTime"]), 100)
+
+
 def _fills(server: OkxBase, asked: Asked) -> list[Any]:
     records, by_symbol, rows = server.desk.records, server.desk.by_symbol, []
     for trade in reversed(records.trades):
@@ -131,7 +146,7 @@ ACCOUNT_PATHS: dict[str, Path] = {
     "GET account/max-size": Path(_room, 20),
     "GET account/max-avail-size": Path(_free, 20),
     "GET account/account-position-risk": Path(_risk, 10),
-    "GET account/positions-history": Path(lambda server, asked: [], 10),
+    "GET account/positions-history": Path(_past_positions, 10),
     "GET account/risk-state": Path(lambda server, asked: [{"atRisk": False, "atRiskIdx": [], "atRiskMgn": [], "ts": str(server.now_ms)}], 10),
     "GET trade/orders-pending": Path(_instant_orders, 60),
     "GET trade/orders-history": Path(_past_orders, 40),

@@ -257,3 +257,20 @@ def test_python_okx_and_its_sockets_tell_one_story(thread, monkeypatch):
         assert D(desk.get_account_balance()["data"][0]["details"][0]["cashBal"]) == account.wallet
     finally:
         socket.stop()
+
+
+def test_okx_remembers_what_was_closed_and_what_it_brought(thread):
+    client, symbol, account = bot(ccxt, "okx", thread.known), SYMBOLS["okx"], thread.sandbox.world.account("okx")
+    client.load_markets()
+    isolated = {"marginMode": "isolated"}
+    client.create_order(symbol, "market", "buy", 10, None, isolated)
+    client.create_order(symbol, "market", "sell", 15, None, isolated)  # five of them flip it
+    client.create_order(symbol.replace("BTC", "ETH"), "market", "buy", 10, None)
+    jump(thread, "okx", "BTC", 1.5)
+    long, short = sorted(client.fetch_positions_history([symbol]), key=lambda row: row["info"]["type"])
+    assert [row["info"]["type"] for row in (long, short)] == ["2", "3"]  # closed by us, and by the venue
+    assert [(row["marginMode"], row["info"]["direction"]) for row in (short, long)] == [("isolated", "short"), ("isolated", "long")]
+    realised = sum(D(row["info"]["realizedPnl"]) for row in (short, long))
+    eth_fee = next(fill.fee for fill in account.fills if fill.symbol == "ETH")
+    assert abs(account.wallet - account.deposit - realised + eth_fee) < D("1e-9")
+    assert client.fetch_positions_history([symbol.replace("BTC", "ETH")]) == []

@@ -12,6 +12,7 @@ import aiohttp
 import ccxt.async_support as ccxt
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from fundarb.core.numbers import HOUR_NS, SECOND_NS
 from fundarb.sandbox.host import OPENERS, Sandbox, synthetic_market
@@ -154,9 +155,10 @@ async def gather():
             stamp = str(int(time.time()))
             said = {"apiKey": keys.api_key, "passphrase": keys.passphrase, "timestamp": stamp}
             await private.send_json({"op": "login", "args": [said | {"sign": keys.sign(f"{stamp}GET/users/self/verify".encode())}]})
-            await private.send_json({"op": "subscribe", "args": [{"channel": "orders", "instType": "SWAP"}, {"channel": "account"}]})
+            await private.send_json({"op": "subscribe", "args": [{"channel": name, "instType": "SWAP"} for name in ("orders", "account", "orders-algo")]})
             await sandbox.traffic.read_by_all()
             await trade(sent, traders, world)
+            await wait_for_a_price(sent, traders, world)
             await ask(sent, traders, world)
             world.advance(world.now_ns + 2 * HOUR_NS)
             for close, venue in ((seize, "binance"), (seize, "hyperliquid"), (seize, "okx")):
@@ -164,6 +166,7 @@ async def gather():
                 deleverage(world, venue, "ETH")
             await sandbox.traffic.read_by_all()
             about = {"type": "userFunding", "user": known["hyperliquid"]["wallet_address"], "startTime": 0}
+            sent.take("okx", "closed", await traders["okx"].privateGetAccountPositionsHistory({}))
             sent.take("hyperliquid", "userFunding", await traders["hyperliquid"].publicPostInfo(about))
         finally:
             for task in tasks:
@@ -188,6 +191,31 @@ async def trade(sent, traders, world):
         name = {"clientOrderId": {"hyperliquid": "0x" + "9" * 32, "okx": "shape2"}.get(venue, "shape-2")}
         bid = world.book(venue, "BTC").bids[0].price
         await client.create_order(f"BTC/{quote}:{quote}", "limit", "buy", amount, round(bid * 0.99), name)
+
+
+async def wait_for_a_price(sent, traders, world):
+    """Leave a stop at the two venues that have a place of its own for it; one of each ends by its price."""
+    mark = round(world.mark("binance", "BTC").mark_price)
+    far, near = ({"triggerPrice": price, "quantity": "0.01"} for price in (mark - 9_000, mark - 1))
+    stop = BTC | {"algoType": "CONDITIONAL", "side": "SELL", "type": "STOP_MARKET"}
+    for price in (far, near):
+        sent.take("binance", "algo placed", await traders["binance"].fapiPrivatePostAlgoOrder(stop | price))
+    stop = SWAP | {"tdMode": "cross", "side": "sell", "ordType": "trigger", "sz": "1", "orderPx": "-1"}
+    stops = [stop | {"triggerPx": str(price)} for price in (mark - 9_000, mark - 1)]
+    stops.append(stop | {"ordType": "conditional", "closeFraction": "1", "reduceOnly": "true", "slTriggerPx": str(mark - 9_000), "slOrdPx": "-1"})
+    for one in stops:
+        placed = await traders["okx"].privatePostTradeOrderAlgo(one)
+        sent.take("okx", "algo placed", placed)
+    for venue in ("binance", "okx"):
+        was = world.mark(venue, "BTC")
+        world._happen(replace(was, ts_init_ns=world.now_ns, mark_price=mark - 50.0))
+        world._happen(replace(was, ts_init_ns=world.now_ns))
+    cancel = [SWAP | {"algoId": placed["data"][0]["algoId"]}]
+    for kind in ("trigger", "conditional"):
+        sent.take("okx", f"algo {kind}", await traders["okx"].privateGetTradeOrdersAlgoPending({"ordType": kind}))
+    about = {"ordType": "trigger", "state": "effective"}
+    sent.take("okx", "algo history", await traders["okx"].privateGetTradeOrdersAlgoHistory(about))
+    sent.take("okx", "algo canceled", await traders["okx"].privatePostTradeCancelAlgos(cancel))
 
 
 async def ask(sent, traders, world):
@@ -308,8 +336,16 @@ PAIRS = {
     "hyperliquid/sdk_cassette_test_get_user_state": "hyperliquid clearinghouseState",
     "hyperliquid/sdk_cassette_test_user_funding_history": "hyperliquid userFunding",
     "hyperliquid/sdk_cassette_test_user_rate_limit": "hyperliquid userRateLimit",
+    "binance/py_resources/ws_futures_algo_update": "binance ws ALGO_UPDATE",
+    "binance_usdm/nautilus_docs_algo_update": "binance ws ALGO_UPDATE",
     # OKX
+    "okx/nautilus_http_cancel_algo_order": "okx algo canceled",
     "okx/nautilus_http_get_account_balance": "okx balance",
+    "okx/nautilus_http_get_account_positions-history": "okx closed",
+    "okx/nautilus_http_get_orders_algo_history": "okx algo history",
+    "okx/nautilus_http_get_orders_algo_pending": "okx algo trigger",
+    "okx/nautilus_http_get_orders_algo_pending_close_fraction": "okx algo conditional",
+    "okx/nautilus_http_place_algo_order": "okx algo placed",
     "okx/nautilus_http_get_candlesticks": "okx bars",
     "okx/nautilus_http_get_funding_rate_history": "okx funding history",
     "okx/nautilus_http_get_index_price": "okx index",
@@ -333,19 +369,20 @@ PAIRS = {
     "okx/nautilus_ws_funding_rate": "okx ws funding-rate",
     "okx/nautilus_ws_instruments": "okx ws instruments",
     "okx/nautilus_ws_orders": "okx ws orders normal",
+    "okx/nautilus_ws_orders_algo": "okx ws orders-algo",
     "okx/nautilus_ws_orders_adl": "okx ws orders adl",
     "okx/nautilus_ws_orders_liquidation": "okx ws orders full_liquidation",
     "okx/nautilus_ws_tickers": "okx ws tickers",
     "okx/nautilus_ws_trades": "okx ws trades",
 }
 NOT_SERVED = {  # words in the names of files that the sandbox has nothing for
-    "conditional orders": "algo attached_tp_sl orders_trigger price_match touched",
+    "orders that bring a target and a stop along, or take their price from the book": "attached orders_trigger price_match touched",
+    "written by hand, with other names than the venue's": "docs_open_algo place_algo_order_rejected",
     "other products": "sprd_orders spread option opt_summary _futures.json _margin.json _spot.json quarterly delivery asset_index index_info blvt bnfcr",
     "hedge mode": "hedge",
     "statistics over all traders": "ratio historical.json",
     "books of other exchanges on Hyperliquid": "perpdexs all_dexs",
     "an insurance fund, settlements by force, orders that are not yet closed": "insurance settlement calculated_pending",
-    "closed positions as such": "positions-history",
     "a part of another file": "balance_detail account_empty",
     "ccxt's own words": "leverage_tiers",
 }

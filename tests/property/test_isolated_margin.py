@@ -49,9 +49,9 @@ def terms(symbol):
     )
 
 
-coin = st.sampled_from(COINS)
+coin, LOTS = st.sampled_from(COINS), st.integers(-4_000, 4_000).filter(bool)
 STEPS = st.one_of(
-    st.tuples(st.just("trade"), coin, st.integers(-4_000, 4_000).filter(bool)),
+    st.tuples(st.just("trade"), coin, LOTS),
     st.tuples(st.just("price"), coin, st.integers(600, 1_500)),
     st.tuples(st.just("mode"), coin, st.booleans()),
     st.tuples(st.just("leverage"), coin, st.integers(1, 20)),
@@ -111,6 +111,8 @@ class Bench:
         if transfer(self.account, symbol, D(cash), self.now_ns, spare):
             self.own[symbol] += cash
             self.cross -= cash
+            giver = margin(self.account) if cash > 0 else own_margin(self.account, symbol)
+            assert giver.equity >= giver.initial  # nobody gives what he must have
 
     def funding(self, symbol, rate):
         told = {"kind": FundingKind.REALISED, "interval_h": 1, "ts_init_ns": self.now_ns}
@@ -121,6 +123,7 @@ class Bench:
     def hear(self, reports):
         for report in reports:
             if isinstance(report, OrderFilled):
+                assert report.fee >= 0
                 self.fill(report)
             elif isinstance(report, PositionLiquidated):
                 self.ends.append(report)
@@ -151,11 +154,13 @@ def near(one, other):
     return abs(one - other) < D("1e-9")  # shares of a position are rounded to the cash unit
 
 
-@given(st.lists(STEPS, max_size=40))
-def test_the_parts_add_up_to_the_whole(steps):
+@given(st.tuples(st.booleans(), st.booleans()), st.tuples(LOTS, LOTS), st.lists(STEPS, max_size=30))
+def test_the_parts_add_up_to_the_whole(isolated, first, steps):
     bench = Bench()
     account = bench.account
-    for kind, symbol, amount in steps:
+    begins = [("mode", symbol, mode) for symbol, mode in zip(COINS, isolated, strict=True)]
+    begins += [("trade", symbol, lots) for symbol, lots in zip(COINS, first, strict=True)]
+    for kind, symbol, amount in begins + steps:
         bench.now_ns += HOUR_NS
         others = {name: own_margin(account, name).equity for name in account.isolated.own if name != symbol}
         cross, was_own = margin(account).equity, symbol in account.isolated.own
