@@ -14,7 +14,8 @@ import msgspec
 import sqlalchemy as sa
 
 from ..core.errors import DataError, InputError
-from .audit_log import MARKET, SessionRow, find_session, first_hash, next_hash
+from .audit_log import SessionRow, find_session
+from .audit_rows import MARKET, first_hash, next_hash
 from .database import in_our_words, seals
 from .market_blocks import is_block, opened, repairs
 
@@ -126,7 +127,7 @@ def _raw_rows(connection: sa.Connection, session_no: int, after_seq: int) -> Ite
     texts = f"{text.format('source')} AS source, cause_seq, {text.format('kind')} AS kind"
     chosen = f"session_no = {session_no}" + (f" AND seq > {after_seq}" if after_seq else "")  # from the first: any seq
     query = f"SELECT seq, ts_ns, {texts}, payload, hash FROM entries WHERE {chosen} ORDER BY seq"
-    yield from connection.execution_options(yield_per=500).exec_driver_sql(query)
+    yield from connection.execution_options(yield_per=100).exec_driver_sql(query)
 
 
 def _named(payload: object) -> _Named | None:

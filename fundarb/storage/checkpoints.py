@@ -9,7 +9,7 @@ __all__ = ['KEPT', 'CheckpointRefused', 'freeze', 'thaw', 'maker', 'Checkpoint',
 # %% ../../nbs/55d_storage_checkpoints.ipynb #imports
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from hashlib import blake2b
 from io import BytesIO
@@ -30,15 +30,44 @@ from .database import checkpoints, entries, in_our_words, insert_rows
 class CheckpointRefused(InputError):
     """A checkpoint cannot be written or is not believed: the session goes on without it."""
 
+
+def _is_ours(kind: object) -> bool:
+    return isinstance(kind, type) and kind.__module__.startswith("fundarb.")
+
 # %% ../../nbs/55d_storage_checkpoints.ipynb #freeze
+def _record(kind: type, data: bytes) -> msgspec.Struct:
+    if not issubclass(kind, msgspec.Struct):
+        raise CheckpointRefused(f"has a record of {kind.__name__}: no struct")
+    return msgspec.msgpack.decode(data, type=kind)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def _as_record(record: msgspec.Struct) -> tuple[Callable, tuple[type, bytes]]:
+    return _record, (type(record), _encode(record))
+
+
+def _records(kind: type = msgspec.Struct) -> Iterator[type]:
+    """Find our frozen structs that hold nothing but values: they tell the garbage collector so."""
+    for each in kind.__subclasses__():
+        if _is_ours(each) and each.__struct_config__.frozen and not each.__struct_config__.gc:
+            yield each
+        yield from _records(each)
+
+
 def freeze(
     state: object,  # everything that has heard the session, in one object
 ) -> bytes:  # for `thaw`
     """Write a state down; raise CheckpointRefused if something in it cannot be."""
+    file = BytesIO()
+    pickler = pickle.Pickler(file, protocol=5)
+    pickler.dispatch_table = dict.fromkeys(_records(), _as_record)
     try:
-        return lz4.block.compress(pickle.dumps(state, protocol=5))
+        pickler.dump(state)
     except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointRefused(f"the state cannot be written down: {error}") from error
+    return lz4.block.compress(file.getbuffer())
 
 # %% ../../nbs/55d_storage_checkpoints.ipynb #thaw
 _PLAIN = {
@@ -49,10 +78,6 @@ _PLAIN = {
     ("decimal", "Decimal"),
     ("msgspec._utils", "rebuild"),
 }
-
-
-def _is_ours(kind: object) -> bool:
-    return isinstance(kind, type) and kind.__module__.startswith("fundarb.")
 
 
 def _method(owner: object, name: str) -> MethodType:
@@ -69,6 +94,8 @@ class _Reader(pickle.Unpickler):
         """Find what a state names."""
         if (module, name) == ("builtins", "getattr"):
             return _method
+        if (module, name) == (__name__, "_record"):
+            return _record
         if (module, name) in _PLAIN:
             return super().find_class(module, name)
         found = super().find_class(module, name) if module.startswith("fundarb.") else None
@@ -77,14 +104,15 @@ class _Reader(pickle.Unpickler):
         return found
 
 
-_BROKEN = (pickle.UnpicklingError, lz4.block.LZ4BlockError, EOFError, ImportError, AttributeError, LookupError)
+_UNREADABLE = (pickle.UnpicklingError, lz4.block.LZ4BlockError, msgspec.MsgspecError, EOFError, ImportError)
+_BROKEN = (*_UNREADABLE, AttributeError, LookupError, TypeError, ValueError, MemoryError, RecursionError)
 
 
 def thaw(frozen: bytes) -> Any:
     """Build a state again; raise CheckpointRefused for anything that is not wholly of ours."""
     try:
         return _Reader(BytesIO(lz4.block.decompress(frozen))).load()
-    except (*_BROKEN, TypeError, ValueError, MemoryError, RecursionError) as error:
+    except _BROKEN as error:
         what = str(error) if isinstance(error, CheckpointRefused) else repr(error)
         raise CheckpointRefused(f"the state cannot be read: {what}") from error
 

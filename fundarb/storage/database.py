@@ -51,7 +51,8 @@ def open_database(
     """Open a database so that a commit is durable; connecting happens at the first use."""
     if url.get_backend_name() == "sqlite":
         url = url.update_query_dict({"mode": "ro" if read_only else "rwc"})
-        database = sa.create_engine(url, poolclass=sa.pool.StaticPool, connect_args={"timeout": timeout_s})
+        args = {"timeout": timeout_s, "check_same_thread": False}  # one at a time: the log sees to that
+        database = sa.create_engine(url, poolclass=sa.pool.StaticPool, connect_args=args)
         event.listen(database, "connect", _begin_by_hand)
         if not read_only:
             event.listen(database, "connect", _make_sqlite_durable)

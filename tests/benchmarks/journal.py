@@ -1,4 +1,4 @@
-"""What keeping a journal costs: in the hot path, until it is durable, in bulk, in a whole session, at a restart.
+"""What keeping a journal costs: in the hot path, until it is durable, in bulk, in a whole session, at a restart and at a checkpoint.
 
 Every figure is taken beside its yardstick in the same run, round by round, since the disk of a machine is
 not the disk of another; what counts are the ratios.
@@ -19,14 +19,19 @@ from decimal import Decimal
 from itertools import count
 from pathlib import Path
 
+import msgspec
+
+from fundarb.apps.checkpointer import Checkpointer
 from fundarb.apps.composition import RunSpec, build_core, parameter_schemas
-from fundarb.apps.recovery import restore
+from fundarb.apps.open_orders import OpenOrders
+from fundarb.apps.recovery import Cast, restore
 from fundarb.apps.session import trade, write_spec
 from fundarb.apps.session_log import begin_log
 from fundarb.config.parameters import load_parameters
 from fundarb.config.settings import StorageSettings, load_settings
 from fundarb.core.engine import Engine, Entry, MemoryJournal
-from fundarb.core.events import OrderPlaced
+from fundarb.core.events import OrderFilled, OrderPlaced
+from fundarb.core.models import Liquidity
 from fundarb.core.numbers import SECOND_NS
 from fundarb.data_providers.synthetic import SyntheticMarket, default_instruments, default_spec
 from fundarb.exchanges.simulated import SimulatedExchange
@@ -165,17 +170,66 @@ def demo_recipe(days):
 
 
 def session_cpu_s(recipe, days, journal):
-    """Run a whole session of the synthetic market, made beforehand; processor time, since it hardly waits."""
+    """Run a whole session of the synthetic market, made beforehand: processor time of its thread, and of all."""
     latency_ns = {venue: ms * SECOND_NS // 1000 for venue, ms in recipe.latency_ms.items()}
     exchange = SimulatedExchange(recipe.instruments, latency_ns, recipe.deposits_usd)
     feed = list(SyntheticMarket(default_spec(7, days), recipe.instruments))
     engine = Engine(build_core(recipe).services, journal)
-    began = time.process_time()
+    own, everybody = time.thread_time(), time.process_time()
     trade(engine, exchange, feed)
-    elapsed_s = time.process_time() - began
+    own, everybody = time.thread_time() - own, time.process_time() - everybody
     with suppress(AttributeError):
         journal.close()
-    return elapsed_s
+    return own, everybody
+
+
+def traded(recipe, trades):
+    """A core whose books have heard of a number of trades, one after the other in one pair, by turns up and down."""
+    core = build_core(recipe)
+    hear = {kind: [] for kind in (OrderPlaced, OrderFilled)}
+    for service in core.services:
+        if type(service).__name__ in ("LedgerService", "ExecutionQuality"):
+            for kind, heard in hear.items():
+                heard.append(service.handlers()[kind])
+    one, other = [each for each in recipe.instruments if each.symbol == "BTC"][:2]
+    for number in range(trades):
+        order = msgspec.structs.replace(
+            entries(1)[0].message,
+            ts_init_ns=1_772_438_400_000_000_000 + number * SECOND_NS,
+            client_order_id=f"{number:032x}",
+            pair_id=f"BTC:{one.venue}-{other.venue}",
+            venue=(one, other)[number % 2].venue,
+            qty_base=Decimal("0.125") * (-1) ** (number // 2 + number),
+        )
+        fill = OrderFilled(
+            ts_init_ns=order.ts_init_ns,
+            client_order_id=order.client_order_id,
+            venue=order.venue,
+            symbol=order.symbol,
+            trade_id=str(number),
+            qty_base=order.qty_base,
+            price=Decimal("60031.3"),
+            fee=Decimal("3.751956"),
+            liquidity=Liquidity.TAKER,
+            ts_event_ns=order.ts_init_ns,
+        )
+        for event in (order, fill):
+            for handle in hear[type(event)]:
+                list(handle(event))
+    return core
+
+
+def failed(why):
+    raise RuntimeError(why)
+
+
+def checkpoint_cpu_ms(log, cast, orders):
+    """Write two checkpoints: the first is read back as well, the second is what a session waits for every time."""
+    checkpointer = Checkpointer(log, cast, orders, 1, failed)
+    checkpointer.write(0)
+    began = time.process_time()
+    checkpointer.write(0)
+    return (time.process_time() - began) * 1000
 
 
 def rounds(folder, number, server):
@@ -209,7 +263,7 @@ def rounds(folder, number, server):
         if server:
             log = new_log(open_database(postgres_url(server)), f"benchmark-{os.getpid()}-{turn}", b"{}")
             note("postgres_batch_100_per_s", per_s(log, sample))
-        cpu_s: dict[str, list[float]] = {"without": [], "audit": [], "file": []}
+        cpu_s: dict[str, list[tuple[float, float]]] = {"without": [], "audit": [], "file": []}
         for _ in range(SESSIONS):
             place = folder / f"session-{next(names)}"
             place.mkdir()
@@ -217,15 +271,29 @@ def rounds(folder, number, server):
             cpu_s["without"].append(session_cpu_s(recipe, days, MemoryJournal()))
             cpu_s["audit"].append(session_cpu_s(recipe, days, begin_log(place, storage)))
             cpu_s["file"].append(session_cpu_s(recipe, days, FileJournal(folder / f"{next(names)}.jsonl")))
-        without, with_log, with_file = (min(times) for times in cpu_s.values())
+        (without, _), with_log, (with_file, _) = (tuple(map(min, zip(*times, strict=True))) for times in cpu_s.values())
         note("session_without_cpu_s", without)
         note("session_with_file_over_without", with_file / without)
-        note("session_with_audit_over_without", with_log / without)
+        note("session_itself_with_audit_over_without", with_log[0] / without)
+        note("session_with_audit_over_without", with_log[1] / without)
         began = time.process_time()
         restored = restore(place, storage)
-        restored.log.abandon()
         note("restore_cpu_s", time.process_time() - began)
         note("restore_entries_per_cpu_s", restored.log.last_seq / out["restore_cpu_s"][-1])
+        note("checkpoint_cpu_ms", checkpoint_cpu_ms(restored.log, restored.cast, restored.orders))
+        restored.log.abandon()
+        began = time.process_time()
+        restored = restore(place, storage)
+        note("restore_from_checkpoint_cpu_s", time.process_time() - began)
+        note(
+            "restore_from_checkpoint_over_without", out["restore_from_checkpoint_cpu_s"][-1] / out["restore_cpu_s"][-1]
+        )
+        restored.log.abandon()
+        for trades in (2_000, 20_000):
+            with sqlite_log() as log:
+                log.append(sample[0])
+                pause_ms = checkpoint_cpu_ms(log, Cast(traded(recipe, trades)), OpenOrders())
+                note(f"checkpoint_after_{trades}_trades_cpu_ms", pause_ms)
         note("audit_bytes_per_entry", (place / SQLITE_FILE).stat().st_size / restored.log.last_seq)
     return {name: statistics.median(values) for name, values in out.items()}
 
@@ -234,7 +302,9 @@ TARGETS = {  # name: (at least or at most, the figure)
     "append_p50_us": ("<=", 15.0),
     "flush_over_raw_p99": ("<=", 10.0),
     "file_over_plain": (">=", 1.0),
+    "session_itself_with_audit_over_without": ("<=", 1.10),
     "session_with_audit_over_without": ("<=", 1.10),
+    "restore_from_checkpoint_over_without": ("<=", 1.0),
 }
 
 
@@ -252,7 +322,7 @@ def main():
         held = "" if target is None else f"   target {sign} {target:g}: "
         if target is not None:
             held += "held" if (value <= target) == (sign == "<=") or value == target else "MISSED"
-        print(f"{name:34} {value:14,.2f}{held}")
+        print(f"{name:38} {value:14,.2f}{held}")
     if asked.json:
         asked.json.write_text(json.dumps(result, indent=2) + "\n")
 

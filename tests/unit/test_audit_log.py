@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from decimal import Decimal
 
@@ -17,7 +18,7 @@ from fundarb.core.engine import Engine, EngineHalted, Entry, MemoryJournal, repl
 from fundarb.core.errors import DataError, Halted, InputError
 from fundarb.core.events import BookUpdated, MarkPriceUpdated, OrderFilled, SubmitOrder, TimerFired
 from fundarb.core.models import Level, Liquidity
-from fundarb.storage import audit_log
+from fundarb.storage import audit_log, audit_rows
 from fundarb.storage import database as audit_database
 from fundarb.storage.audit_check import check_log
 from fundarb.storage.audit_log import find_session, new_log, read_last, read_log, reopen_log
@@ -512,19 +513,24 @@ def commits(monkeypatch):
 
 def test_a_batch_is_written_without_a_flush_and_a_flush_is_of_the_durable_kind(tmp_path, commits):
     store = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
-    log = store.begin()
-    for entry in recorded(1200):
+    log, entries = store.begin(), recorded(1200)
+    for entry in entries[:2304]:
         log.append(entry)
-    assert commits == [(False, 2175)], "all that was encoded, but for one row"
-    assert len(store.entries()) == 2175
+        if entry.seq == 1152:
+            log.settle()
+    log.settle()
+    assert commits == [(False, 1151), (False, 2175)], "all that was encoded, but for one row"
+    assert len(store.entries()) == log.last_seq == 2175
+    for entry in entries[2304:]:
+        log.append(entry)
     log.flush()
     level = log.connection.exec_driver_sql("PRAGMA synchronous").scalar_one()
-    assert (commits[1:], level) == ([(True, 2400)], 2)
+    assert (commits[2:], level) == ([(True, 2400)], 2)
     log.abandon()
-    assert len(store.entries()) == 2400
+    assert store.entries() == entries
 
 
-@pytest.mark.parametrize("number", [127, 128, 129, 256, 2048, 2049, 2176, 2177])
+@pytest.mark.parametrize("number", [127, 128, 129, 1023, 1024, 1025, 1152, 1153, 2305])
 @pytest.mark.parametrize("spoken", [True, False])
 def test_a_flush_always_has_something_to_make_durable(tmp_path, number, spoken, commits):
     store = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite")
@@ -545,9 +551,94 @@ def test_what_was_written_is_seen_by_others_before_it_is_durable(store, commits)
     for seq, event in enumerate([*market(5, 1), tick(6), *market(5, 7)], 1):
         log.append_input(seq, event)
     log.write()
+    log.settle()
     assert [durable for durable, _ in commits] == [False]
     assert [entry.seq for entry in store.entries()] == [1, 2, 3, 4, 5, 6]
     log.abandon()
+
+
+# the writer
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Commits that need not be durable wait for this, and fail if it says so."""
+    gate, insert_rows = Gate(), audit_log.insert_rows
+
+    def insert(connection, table, rows, durable):
+        if not durable:
+            gate.came.set()
+            assert gate.opened.wait(60)
+            if gate.error:
+                raise gate.error
+        insert_rows(connection, table, rows, durable)
+
+    monkeypatch.setattr(audit_log, "insert_rows", insert)
+    return gate
+
+
+class Gate:
+    def __init__(self):
+        self.came, self.opened, self.error = threading.Event(), threading.Event(), None
+
+
+def test_a_session_goes_on_while_the_writer_writes_and_a_flush_waits_for_it(store, gate):
+    log, entries = store.begin(), recorded(3000)
+    for entry in entries[:4000]:
+        log.append(entry)
+    assert gate.came.wait(60)
+    assert log.last_seq == 0 and store.entries() == []
+    threading.Timer(0.05, gate.opened.set).start()
+    for entry in entries[4000:]:
+        log.append(entry)
+    log.flush()
+    assert store.entries() == entries
+    log.close()
+    assert store.flaws() == []
+
+
+def test_a_writer_that_is_far_behind_is_waited_for(tmp_path, gate, monkeypatch):
+    monkeypatch.setattr(audit_log, "_BACKLOG", 2048)
+    store, threads = Store(sqlite_url(tmp_path / "session.sqlite"), "sqlite"), []
+    log, entries = store.begin(), recorded(2000)
+
+    def append_all():
+        for entry in entries:
+            log.append(entry)
+            threads.append(entry.seq)
+
+    session = threading.Thread(target=append_all)
+    session.start()
+    assert gate.came.wait(60)
+    session.join(1)
+    assert session.is_alive() and threads[-1] == 2175, "the entry that makes it too many waits"
+    gate.opened.set()
+    session.join(60)
+    log.close()
+    assert store.entries() == entries
+
+
+def test_what_the_writer_could_not_write_stops_the_session_before_anything_leaves(store, gate):
+    log, sent = store.begin(), []
+    gate.error, spoken = OSError("no space left on device"), list(market(2400, 1))
+    gate.opened.set()
+    halts(log, sent, [*spoken, tick(2401)], "no space left on device. Nothing more is appended, nothing leaves")
+    assert sent == [] and store.entries() == []
+    again = store.again()
+    assert again.last_seq == 0
+    again.close()
+
+
+def test_a_log_that_is_let_go_of_lets_the_writer_finish(store, gate):
+    log, entries = store.begin(), recorded(600)
+    for entry in entries:
+        log.append(entry)
+    assert gate.came.wait(60)
+    threading.Timer(0.05, gate.opened.set).start()
+    log.abandon()
+    assert store.entries() == entries[:1151]
+    assert store.flaws() == []
+    store.again().close()
 
 
 # blocks
@@ -589,11 +680,12 @@ def test_a_market_that_did_not_come_from_outside_keeps_its_envelope(store):
     assert store.flaws() == []
 
 
-BLOCKS = [20, 128, 256, 322, 327]  # where the blocks of `in_blocks` end
+BLOCKS = [20, 256, 322, 327]  # where the blocks of `in_blocks` end
 
 
 @pytest.fixture
-def spoken(store):
+def spoken(store, monkeypatch):
+    monkeypatch.setattr(audit_rows, "_BLOCK", 128)
     with store.begin() as log:
         for entry in in_blocks():
             log.append(entry)
@@ -612,23 +704,23 @@ def test_one_changed_byte_of_a_block_is_located(spoken, field, seq):
 
 def test_every_byte_of_a_block_counts_and_is_told(spoken):
     with spoken.reading() as (connection, session):
-        query = f"SELECT payload FROM entries WHERE session_no = {session.session_no} AND seq = 128"
+        query = f"SELECT payload FROM entries WHERE session_no = {session.session_no} AND seq = 256"
         payload = connection.exec_driver_sql(query).scalar_one()
     for at in [0, 1, 4, 5, 6, *range(100, len(payload) - 4, 997), *range(len(payload) - 4, len(payload))]:
-        change(spoken, "entries", "payload", 128, seed=at)
+        change(spoken, "entries", "payload", 256, seed=at)
         with spoken.reading() as (connection, _):
             (flaw,) = check_log(connection, spoken.session_id).flaws
         was, now = payload[at : at + 1], bytes((payload[at] ^ 1,))
-        assert str(flaw) == f"row 128, payload: byte {at} is {now!r}, was {was!r}"
+        assert str(flaw) == f"row 256, payload: byte {at} is {now!r}, was {was!r}"
         if at:
-            with pytest.raises(DataError, match="row 128 is no entry"):
+            with pytest.raises(DataError, match="row 256 is no entry"):
                 spoken.entries()
-        change(spoken, "entries", "payload", 128, seed=at)
+        change(spoken, "entries", "payload", 256, seed=at)
     assert spoken.flaws() == []
 
 
 @pytest.mark.parametrize(
-    "gone, flaw", [("= 128", (23, "row")), ("BETWEEN 128 AND 256", (23, "row")), ("> 322", (323, "row"))]
+    "gone, flaw", [("= 256", (23, "row")), ("BETWEEN 256 AND 322", (23, "row")), ("> 322", (323, "row"))]
 )
 def test_blocks_that_are_gone_are_missed(spoken, gone, flaw):
     with spoken.unguarded() as connection:
@@ -641,8 +733,8 @@ def test_blocks_that_are_gone_are_missed(spoken, gone, flaw):
 def test_a_block_that_was_moved_is_found_where_it_is(spoken, place):
     with spoken.unguarded() as connection:
         number = find_session(connection, spoken.session_id).session_no
-        connection.exec_driver_sql(f"UPDATE entries SET seq = {place} WHERE session_no = {number} AND seq = 128")
-    assert spoken.flaws() == [(128, "seq")]
+        connection.exec_driver_sql(f"UPDATE entries SET seq = {place} WHERE session_no = {number} AND seq = 256")
+    assert spoken.flaws() == [(256, "seq")]
 
 
 def test_a_session_from_before_the_blocks_is_read_checked_and_gone_on_with(store, monkeypatch):
@@ -651,7 +743,7 @@ def test_a_session_from_before_the_blocks_is_read_checked_and_gone_on_with(store
     with monkeypatch.context() as former:
         if store.kind == "sqlite":
             former.setattr(audit_database, "MIGRATIONS", steps[:1])
-        former.setattr(audit_log, "MARKET_KINDS", frozenset())
+        former.setattr(audit_rows, "MARKET_KINDS", frozenset())
         log = store.begin()
         for entry in entries[:200]:
             log.append(entry)
