@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from .composition import RunSpec, build_core
-from .course import begun_session, refuse_delisted
+from .course import begin_session, begun_session, refuse_delisted
 from .live_loop import open_pairs
 from .live_recipe import Connect, LivePlan, live_spec, read_accounts, reconciliation, refuse_foreign, tradable
 from .live_session import LiveSession, run_session, watchers
@@ -22,8 +22,6 @@ from .pace import Pace
 from .recovery import Cast, Restored, restore
 from .report import result_of, save_run
 from .screen import logging_to
-from .session import write_spec
-from .session_log import begin_log
 from ..config.parameters import ParameterSet
 from ..config.settings import AlertSettings, Settings
 from ..core.events import AccountReported
@@ -56,10 +54,8 @@ async def _recipe(
 
 def _begun(settings: Settings, plan: LivePlan, spec: RunSpec) -> tuple[Cast, AuditLog, None]:
     """Write the recipe of a session and begin its log."""
-    plan.folder.mkdir(parents=True, exist_ok=True)
-    write_spec(plan.folder, spec)
     core = build_core(spec)
-    return Cast(core, watchers(core, plan.title)), begin_log(plan.folder, settings.storage), None
+    return Cast(core, watchers(core, plan.title)), begin_session(plan.folder, settings.storage, spec), None
 
 
 def _gone_on(settings: Settings, plan: LivePlan) -> tuple[Cast, AuditLog, Restored]:
