@@ -274,8 +274,8 @@ def margin(
     prices: Mapping[str, Decimal] | None = None,  # by symbol, quote per base, in place of marks
 ) -> Margin:
     """Value an account as its venue does, without what is isolated."""
-    own = account.isolated.own
-    equity, maintenance, initial = account.wallet - account.isolated.total, Decimal(0), Decimal(0)
+    own, maintenance, initial = account.isolated.own, Decimal(0), Decimal(0)
+    equity = account.wallet - account.isolated.total if own else account.wallet
     for symbol, position in account.positions.items():
         if symbol in own:
             continue
