@@ -93,8 +93,8 @@ def head(
 
 # %% ../../nbs/55b_storage_audit_log.ipynb #queue
 _PORTION = 128  # entries that are encoded together
-_BATCH = 1024  # entries after which the writer is asked, when nothing asks for a flush
-_BACKLOG = 16 * _BATCH  # entries that may wait in memory while the writer is at work
+_BATCH = 4096  # entries after which the writer is asked, when nothing asks for a flush
+_BACKLOG = 8 * _BATCH  # entries that may wait in memory while the writer is at work
 
 
 class _Queue(Journal):

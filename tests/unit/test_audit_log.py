@@ -501,6 +501,7 @@ def test_the_claim_is_not_a_leftover(tmp_path):
 @pytest.fixture
 def commits(monkeypatch):
     """Whether each commit was of the durable kind, and its last number."""
+    monkeypatch.setattr(audit_log, "_BATCH", 1024)
     seen, insert_rows = [], audit_log.insert_rows
 
     def insert(connection, table, rows, durable):
@@ -563,6 +564,7 @@ def test_what_was_written_is_seen_by_others_before_it_is_durable(store, commits)
 @pytest.fixture
 def gate(monkeypatch):
     """Commits that need not be durable wait for this, and fail if it says so."""
+    monkeypatch.setattr(audit_log, "_BATCH", 1024)
     gate, insert_rows = Gate(), audit_log.insert_rows
 
     def insert(connection, table, rows, durable):
