@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from msgspec.structs import replace
+
 from ..core.events import CancelOrder, SubmitOrder
 from ..core.numbers import exact
 from ..exchanges.simulated_account import TimeInForce
@@ -19,7 +21,7 @@ from .hyperliquid_account import TIFS
 from .hyperliquid_desk import ActionRefused, BadShape, HyperliquidDesk, number
 from .hyperliquid_market import Listing, best
 from .order_records import SentOrder
-from .wire_values import pointed
+from .wire_values import pointed, to_step
 
 # %% ../../nbs/73d_sandbox_hyperliquid_orders.ipynb #form
 _FAR = Decimal("0.95")
@@ -107,7 +109,8 @@ def place_order(
         post_only=tif is TimeInForce.POST_ONLY,
     )
     sent = desk.records.new(order, wire_id, tif)
-    desk.world.submit(order, tif)
+    tradable = to_step(order.limit_price, listed.terms.price_tick, up=not wire["b"])  # its figures may be finer by now
+    desk.world.submit(replace(order, limit_price=tradable), tif)
     return outcome(desk, sent, listed)
 
 # %% ../../nbs/73d_sandbox_hyperliquid_orders.ipynb #order
