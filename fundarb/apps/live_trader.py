@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from .composition import RunSpec, build_core
-from .course import begin_session, begun_session, refuse_delisted
+from .course import begin_session, begun_session, refuse_delisted, unheeded
 from .live_loop import open_pairs
 from .live_recipe import Connect, LivePlan, live_spec, read_accounts, reconciliation, refuse_foreign, tradable
-from .live_session import LiveSession, run_session, watchers
+from .live_session import LiveSession, run_session, tell, watchers
 from .open_orders import OpenOrders
 from .pace import Pace
 from .recovery import Cast, Restored, restore
@@ -84,6 +84,9 @@ async def run_live(
             session.open(log, restored.orders if restored else OpenOrders(), settings.storage.checkpoint_entries)
             if restored is not None:
                 clock.observe(restored.last_ns)
+                for text in unheeded(spec, settings):
+                    console.print(text, highlight=False, markup=False, soft_wrap=True)
+                    tell(session, "warning", text)
                 refuse_delisted(spec, await _open(adapters))
             closed, reports = await run_session(session, pace, restored)
             await pace.leave()

@@ -22,7 +22,7 @@ from .hyperliquid_desk import ActionRefused, BadShape, HyperliquidDesk, number
 from .hyperliquid_market import Listing, best
 from .order_records import SentOrder
 from .trigger_book import Condition, Waiting, waits_above
-from .wire_values import pointed
+from .wire_values import pointed, to_step
 
 # %% ../../nbs/73d_sandbox_hyperliquid_orders.ipynb #form
 _FAR = Decimal("0.95")
@@ -154,7 +154,8 @@ def place_order(
         desk.triggers.add(Waiting(sent.number, listed.terms.symbol, condition.price, condition.above))
         desk.world.tell([OrderAccepted(**_name(desk, sent))])
     else:
-        desk.world.submit(order, tif)
+        tradable = to_step(order.limit_price, listed.terms.price_tick, up=not wire["b"])  # finer by now than the books
+        desk.world.submit(replace(order, limit_price=tradable), tif)
     return outcome(desk, sent, listed)
 
 

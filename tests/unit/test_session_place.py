@@ -1,23 +1,29 @@
 """A session's folder: who may begin in it, and what is not begun anew."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from fundarb.apps.composition import RunSpec
-from fundarb.apps.course import begin_session, begun_session
+from fundarb.apps.course import begin_session, begun_session, unheeded
 from fundarb.apps.recovery import recipe_flaws
 from fundarb.apps.requests import Requests
 from fundarb.apps.session import SPEC_FILE, read_spec, write_spec
 from fundarb.apps.session_log import opened_log
-from fundarb.config.settings import StorageSettings
+from fundarb.config.settings import StorageSettings, load_settings
 from fundarb.core.errors import InputError
 from fundarb.storage.database import SQLITE_FILE
 
 SQLITE = StorageSettings()
 BLANK = {name: {} for name in ("parameters", "limits", "execution", "deposits_usd", "latency_ms", "origin")}
 SPEC = RunSpec(**BLANK, kind="live", session_id="one", code_version="1", parameters_digest="abc", strategy="", instruments=[])
+
+
+@pytest.fixture
+def settings():
+    return load_settings(Path(__file__).parents[2] / "settings.ini")
 
 
 def traded(folder):
@@ -74,3 +80,13 @@ def test_a_session_on_a_server_is_not_begun_anew_without_it(tmp_path, postgres):
     assert begun_session(tmp_path, StorageSettings(url=postgres), "live", "abc").session_id == "one"
     with pytest.raises(InputError, match="has traded, and its audit log is not where .storage. url says, sqlite"):
         begun_session(tmp_path, SQLITE, "live", "abc")
+
+
+def test_what_is_set_after_the_beginning_is_told_not_taken_silently(settings):
+    limits, execution = (section.model_dump(mode="json") for section in (settings.limits, settings.execution))
+    spec = replace(SPEC, limits=limits, execution=execution)
+    assert unheeded(spec, settings) == []
+    tighter = settings.limits.model_copy(update={"max_gross_x": settings.limits.max_gross_x / 2})
+    (said,) = unheeded(spec, settings.model_copy(update={"limits": tighter}))
+    assert f"[limits] max_gross_x is set to {tighter.model_dump(mode='json')['max_gross_x']}: not in force" in said
+    assert f"goes on with {limits['max_gross_x']}" in said
