@@ -29,7 +29,7 @@ def find_session(runs: Path, session: Path | None) -> Path:
     running = [path.parent for path in sorted(runs.glob(f"*/{SPEC_FILE}")) if is_running(path.parent)]
     if len(running) != 1:
         names = ", ".join(str(folder) for folder in running) or f"none under {runs}"
-        raise InputError(f"not just one session runs here: {names}. Nothing was stopped: name one with --session.")
+        raise InputError(f"not just one session runs here: {names}. Nothing was changed: name one with --session.")
     return running[0]
 
 

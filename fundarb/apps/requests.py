@@ -17,12 +17,13 @@ from typing import Self
 import msgspec
 
 from ..core.errors import InputError
-from ..core.events import Event, KillSwitchReset, KillSwitchSet, decode, encode
+from ..core.events import AdjustmentAccepted, Event, KillSwitchReset, KillSwitchSet, LimitLoosened
+from ..core.events import LimitTightened, decode, encode
 from ..monitoring.logging import logger
 
 # %% ../../nbs/82d_apps_requests.ipynb #leave
 FOLDER, LOCK = "requests", ".lock"
-Request = KillSwitchSet | KillSwitchReset
+Request = KillSwitchSet | KillSwitchReset | LimitTightened | LimitLoosened | AdjustmentAccepted
 
 
 def leave_request(

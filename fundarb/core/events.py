@@ -458,6 +458,7 @@ class AdjustmentAccepted(Event, frozen=True, kw_only=True):
     cash: Decimal  # quote currency, + ours, beside the trade: its fee, a transfer
     reason: str
     who: str
+    request_id: str = ""  # booked once, however often it is heard; "": each hearing is another one
 
 # %% ../../nbs/04_core_events.ipynb #operations
 class AlertRaised(Event, frozen=True, kw_only=True):

@@ -225,6 +225,10 @@ class PaidBooks(ReportedBooks):
 class Reconciler(PaidBooks):
     """Compare our books with the venues', and say what differs."""
 
+    def __init__(self, venues: Sequence[str]) -> None:
+        super().__init__(venues)
+        self._booked: set[str] = set()  # requests of operators
+
     def handlers(self) -> Mapping[type[Event], Callable[..., Iterable[Message]]]:
         """Name the events that it hears."""
         ended = (OrderCanceled, OrderRejected, OrderNotPlaced)
@@ -243,6 +247,10 @@ class Reconciler(PaidBooks):
 
     def _on_adjustment(self, event: AdjustmentAccepted) -> Iterator[Message]:
         fields = msgspec.structs.asdict(event)
+        if (request_id := fields.pop("request_id")) in self._booked:
+            return  # a process died between its word and the note that it was heard
+        if request_id:
+            self._booked.add(request_id)
         yield AdjustmentBooked(**fields)
         self._books[event.venue].cash += event.cash
         if event.qty_base:

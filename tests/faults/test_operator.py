@@ -117,6 +117,36 @@ def test_what_is_stopped_stays_stopped_until_it_is_reset(desk, running):
     assert code == 0 and "sealed" in said and "not sealed" not in said, said
 
 
+def test_a_limit_that_was_tightened_stays_so_over_a_restart(desk, running):
+    def tell(*words):
+        said, code = desk.say("limit", *words, "--reason", "thin books", "--session", desk.session)
+        assert code == 0 and "hears it within a second" in said, said
+
+    def answers(number):
+        desk.wait_for("AlertRaised", number, trader)
+        return [event["text"] for event in desk.said("AlertRaised") if event["scope"] == "max_gross_x"]
+
+    running.append(trader := desk.trade())
+    desk.wait_for("TimerFired", 1, trader)
+    desk.clock(speed=1)
+    tell("max_gross_x", "1.5")
+    drill.wait_for("the answer", lambda: answers(1), trader)
+    trader.kill()
+    trader.wait()
+    known = drill.length(desk.folder)
+    running.append(trader := desk.trade())
+    drill.wait_for("the session", lambda: drill.length(desk.folder) > known, trader)
+    tell("max_gross_x", "2")
+    tell("max_gross_x", "2", "--loosen")
+    drill.wait_for("three answers", lambda: len(answers(1)) == 3, trader)
+    was, refused, loosened = answers(1)
+    assert "is 1.5" in was and "2 is not tighter than 1.5" in refused and "was 1.5, is 2" in loosened
+    trader.send_signal(signal.SIGINT)
+    desk.ends(trader, 0)
+    said, code = desk.say("replay", desk.session)
+    assert code == 0, said
+
+
 def test_a_second_interrupt_ends_a_session_at_once(desk, running):
     running.append(trader := desk.trade("paper"))
     desk.wait_for("OrderFilled", 2, trader)
