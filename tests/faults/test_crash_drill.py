@@ -1,12 +1,8 @@
 """A trader that is killed between two sends, with a fill not booked and while it recovers: nothing is lost, nothing is doubled."""
 
-import sys
-from pathlib import Path
 
+import crash_drill
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import crash_drill  # noqa: E402
 
 KINDS = ("between the sends", "recovery", "fill not booked")  # the long form, by hand, has all and chooses by chance
 

@@ -4,16 +4,13 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+import crash_drill as drill
 import psutil
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-import crash_drill as drill  # noqa: E402
-from test_operator import Desk  # noqa: E402
+from desk import Desk
 
 pytestmark = pytest.mark.timeout(600)  # half a minute of work each, on a machine that may be busy
 HELD = "Nothing more is appended, nothing leaves."
