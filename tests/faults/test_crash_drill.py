@@ -1,6 +1,5 @@
 """A trader that is killed between two sends, with a fill not booked and while it recovers: nothing is lost, nothing is doubled."""
 
-
 import crash_drill
 import pytest
 
