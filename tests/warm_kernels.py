@@ -3,13 +3,21 @@
 A notebook takes a second or two of work before its first cell runs, nearly all of it the imports of Jupyter and
 pandas; with one kernel per notebook that would be a third of the whole suite. A fork starts with an empty namespace
 like any other kernel: only what is imported is imported faster.
+
+They are spoken to through sockets that are files: of the free ports that Jupyter finds for a kernel, one is taken now
+and then by a test beside it before the kernel is there, and then the kernel dies.
 """
 
 import multiprocessing
 import os
 import signal
+import tempfile
+from itertools import count
 from multiprocessing.connection import Connection
+from typing import Any
 
+import nbval.kernel
+from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning import local_provisioner
 
 PRELOADED = ["ipykernel.kernelapp", "pandas", "matplotlib.pyplot", "numba"]  # nothing of ours: it may have changed
@@ -60,7 +68,15 @@ def _launch(cmd: list[str], cwd: str | None = None, env: dict[str, str] | None =
     return ForkedKernel(cmd[at:], cwd or os.getcwd(), env or {})
 
 
-def install() -> None:
-    """Let jupyter_client start kernels this way in this process."""
+def install() -> str:  # the folder of the kernels' sockets, to be removed by whoever asked
+    """Let nbval start kernels this way in this process."""
+    place, numbers = tempfile.mkdtemp(prefix="kernels-"), count()
+
+    def manager(**named: Any) -> KernelManager:
+        at = f"{place}/{next(numbers)}"
+        return KernelManager(**named, transport="ipc", ip=at, connection_file=f"{at}.json")
+
     _server.set_forkserver_preload(PRELOADED)
     local_provisioner.launch_kernel = _launch
+    nbval.kernel.KernelManager = manager
+    return place
