@@ -4,6 +4,8 @@ from decimal import Decimal as D
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
+from terms import BINANCE
 
 from fundarb.core.events import (
     BookUpdated,
@@ -14,8 +16,8 @@ from fundarb.core.events import (
     PositionLiquidated,
     SubmitOrder,
 )
-from fundarb.core.funding import FundingKind, FundingRate, PriceBasis
-from fundarb.core.models import Instrument, Level
+from fundarb.core.funding import FundingKind, FundingRate
+from fundarb.core.models import Level
 from fundarb.core.numbers import HOUR_NS, to_cash, utc_ns
 from fundarb.exchanges.margin_transfers import cross_spare, in_the_way, own_spare, set_isolated, transfer
 from fundarb.exchanges.simulated_account import Account, margin, own_margin, whole_equity
@@ -28,25 +30,9 @@ COINS = ("BTC", "ETH")
 
 
 def terms(symbol):
-    return Instrument(
-        venue="v",
-        symbol=symbol,
-        venue_symbol=symbol,
-        quote="USDT",
-        units_per_price=D(1),
-        lot_step_base=D("0.001"),
-        min_qty_base=D("0.001"),
-        min_notional_usd=D(0),
-        price_tick=D("0.1"),
-        maker_fee_bps=D(2),
-        taker_fee_bps=D(5),
-        max_leverage=D(20),
-        maintenance_frac=D("0.0125"),
-        liquidation_fee_bps=D(120),
-        interval_h=1,
-        rate_cap=D("0.04"),
-        price_basis=PriceBasis.MARK,
-    )
+    """Hourly funding, a high maintenance margin and no smallest notional, so that all of it happens often."""
+    often = {"interval_h": 1, "rate_cap": D("0.04"), "maintenance_frac": D("0.0125"), "min_notional_usd": D(0)}
+    return replace(BINANCE, venue="v", symbol=symbol, venue_symbol=symbol, **often)
 
 
 coin, LOTS = st.sampled_from(COINS), st.integers(-4_000, 4_000).filter(bool)
