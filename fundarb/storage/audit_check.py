@@ -143,6 +143,30 @@ def _named(payload: object) -> _Named | None:
     copies = {"ts_ns": told.ts_init_ns, "source": source, "cause_seq": shell.cause_seq, "kind": told.kind.encode()}
     return _Named(shell.seq, shell.seq, copies)
 
+# %% ../../nbs/55c_storage_audit_check.ipynb #gaps
+class _Gaps:
+    """Places where rows should be, and rows that say they belong elsewhere."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int, bytes]] = []  # first, last, hash before
+        self.moved: dict[tuple[int, int], int] = {}  # by the place a payload names: where its row is now
+
+    def explained(self, elsewhere: list[Any]) -> list[Flaw]:
+        """Say of every gap where its row is; of what is left, that it stands where it should not."""
+        flaws, moved = [], dict(self.moved)
+        for first, last, before in self.found:
+            if (place := moved.pop((first, last), None)) is not None:
+                flaws.append(Flaw(last, "seq", f"is {place}"))
+            elif (stray := _follower(before, elsewhere)) and stray.seq == last:
+                flaws.append(Flaw(last, "session_no", f"is {stray.session_no}"))
+            else:
+                flaws.append(Flaw(first, "row", "is missing" if first == last else f"to {last} are missing"))
+        return flaws + [Flaw(seq, "seq", f"is {place}") for (_, seq), place in moved.items()]
+
+
+def _follower(before: bytes, rows: list[Any]) -> Any | None:
+    return next((row for row in rows if next_hash(before, row.payload) == row.hash), None)
+
 # %% ../../nbs/55c_storage_audit_check.ipynb #walk
 class _Walk:
     """Go through a session's rows once and note what is not as it was written."""
@@ -154,8 +178,7 @@ class _Walk:
         self.flaws: list[Flaw] = []
         self.expected = after_seq + 1
         self.last_hash = after_hash
-        self._moved: dict[tuple[int, int], int] = {}  # by the place a payload names: where its row is now
-        self._gaps: list[tuple[int, int, bytes]] = []  # first, last, hash before
+        self._gaps = _Gaps()
 
     def take(self, row: Any) -> None:
         """Take the next row in the order of the table."""
@@ -165,11 +188,11 @@ class _Walk:
             named = _Named(first, row.seq, named and named.copies)
         if named.seq != row.seq:
             if named.first_seq != self.expected:
-                self._moved[named.first_seq, named.seq] = row.seq
+                self._gaps.moved[named.first_seq, named.seq] = row.seq
                 return
             self.flaws.append(Flaw(named.seq, "seq", f"is {row.seq}"))
         elif named.first_seq != self.expected:
-            self._gaps.append((self.expected, named.first_seq - 1, self.last_hash))
+            self._gaps.found.append((self.expected, named.first_seq - 1, self.last_hash))
             self.links.before = None
         self._check(row, named)
         self.expected = named.seq + 1
@@ -198,22 +221,11 @@ class _Walk:
             self.flaws += [Flaw(seq, name, f"is {is_!r}, the payload says {told!r}") for name, is_, told in wrong]
 
     def settle(self, elsewhere: list[Any]) -> None:  # rows that belong to no session
-        """Explain the gaps by rows that stand where they do not belong."""
-        for first, last, before in self._gaps:
-            if (place := self._moved.pop((first, last), None)) is not None:
-                self.flaws.append(Flaw(last, "seq", f"is {place}"))
-            elif (stray := _follower(before, elsewhere)) and stray.seq == last:
-                self.flaws.append(Flaw(last, "session_no", f"is {stray.session_no}"))
-            else:
-                self.flaws.append(Flaw(first, "row", "is missing" if first == last else f"to {last} are missing"))
-        self.flaws += [Flaw(seq, "seq", f"is {place}") for (_, seq), place in self._moved.items()]
+        """Explain the gaps by rows that stand where they do not belong, and go on where the end is elsewhere."""
+        self.flaws += self._gaps.explained(elsewhere)
         while stray := _follower(self.last_hash, elsewhere):
             self.flaws.append(Flaw(stray.seq, "session_no", f"is {stray.session_no}"))
             self.expected, self.last_hash = stray.seq + 1, stray.hash
-
-
-def _follower(before: bytes, rows: list[Any]) -> Any | None:
-    return next((row for row in rows if next_hash(before, row.payload) == row.hash), None)
 
 # %% ../../nbs/55c_storage_audit_check.ipynb #first
 def _check_session(session: SessionRow) -> list[Flaw]:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from ..core.engine import Entry, Journal, is_input
 from ..core.errors import DataError, Halted, InputError
 from ..core.events import Event
-from .audit_rows import RowQueue, first_hash
+from .audit_rows import Chain, RowQueue, first_hash
 from .database import entries, in_our_words, insert_rows, migrate, seals, sessions
 from .market_blocks import is_block, unpack
 
@@ -91,6 +91,41 @@ def head(
     row = connection.execute(last).first()
     return (row.seq, row.hash) if row else (0, session.hash)
 
+# %% ../../nbs/55b_storage_audit_log.ipynb #writer
+class _Writer:
+    """Commit rows in their order, in a thread of its own or in the caller's."""
+
+    def __init__(self, connection: sa.Connection, rows: RowQueue, chain: Chain) -> None:
+        self._connection, self._rows, self._chain = connection, rows, chain
+        self._thread = ThreadPoolExecutor(1, "audit log")  # starts no thread before there is work
+        self.stop = self._thread.shutdown
+        self._job: Future[None] | None = None  # the thread's last
+
+    def start(self, patient: bool) -> None:
+        """Have all rows but one committed meanwhile; unless patient, only if nothing is under way."""
+        if patient or self._job is None or self._job.done():
+            self.settle()
+            if len(self._rows) > 1:
+                self._job = self._thread.submit(self._commit, len(self._rows) - 1, durable=False)
+
+    def settle(self) -> None:
+        """Return when the thread has nothing left to do; raise what it raised."""
+        job, self._job = self._job, None
+        if job is not None:
+            job.result()
+
+    def finish(self) -> None:
+        """Return when all rows are on the disk; raise what went wrong, here or in the thread."""
+        self.settle()
+        if self._rows:
+            self._commit(len(self._rows), durable=True)
+
+    def _commit(self, number: int, durable: bool) -> None:
+        rows = self._chain.link(self._rows.oldest(number))
+        insert_rows(self._connection, entries, rows, durable)
+        self._rows.forget(number)
+        self._chain.grow(rows)
+
 # %% ../../nbs/55b_storage_audit_log.ipynb #queue
 _PORTION = 128  # entries that are encoded together
 _BATCH = 4096  # entries after which the writer is asked, when nothing asks for a flush
@@ -100,11 +135,13 @@ _BACKLOG = 8 * _BATCH  # entries that may wait in memory while the writer is at 
 class _Queue(Journal):
     """Take entries in their order and encode them; where they go is said below."""
 
-    def __init__(self, session: SessionRow, last_seq: int, last_hash: bytes) -> None:
-        self.session, self.last_seq, self.last_hash = session, last_seq, last_hash  # of what is committed
-        self._next_seq: int | None = last_seq + 1  # None: nothing fits any more
+    def __init__(self, session: SessionRow, connection: sa.Connection) -> None:
+        self.session = session
+        self._chain = Chain(session.session_no, *head(connection, session))  # of what is committed
+        self._next_seq: int | None = self._chain.last_seq + 1  # None: nothing fits any more
         self._pending: list[Entry | Event] = []  # not encoded yet
-        self._rows = RowQueue(session.session_no, last_hash)  # encoded, not committed yet
+        self._rows = RowQueue()  # encoded, not committed yet
+        self._writer = _Writer(connection, self._rows, self._chain)
         self._refusal = ""  # why nothing more can be appended
 
     def append(self, entry: Entry) -> None:
@@ -125,8 +162,8 @@ class _Queue(Journal):
         if len(self._pending) == _PORTION:
             with self._or_refuse():
                 self._encode()
-                if (waiting := seq - self.last_seq) > _BATCH:
-                    self._hand_over(patient=waiting > _BACKLOG)
+                if (waiting := seq - self._chain.last_seq) > _BATCH:
+                    self._writer.start(patient=waiting > _BACKLOG)
 
     def _refuse(self, seq: int) -> None:
         with self._or_refuse():
@@ -166,51 +203,38 @@ class AuditLog(_Queue):
                 session = find_session(self.connection, session_id)
             held.enter_context(_claimed(self.connection, session))
             with self.connection.begin():
-                super().__init__(session, *head(self.connection, session))
-            self._job: Future[None] | None = None  # the writer's last
-            self._writer = ThreadPoolExecutor(1, "audit log")  # starts no thread before there is work
-            held.callback(self._writer.shutdown)
+                super().__init__(session, self.connection)
+            held.callback(self._writer.stop)
             self._held = held.pop_all()
+
+    @property
+    def last_seq(self) -> int:
+        """Give the number of the last entry that is committed; 0: none."""
+        return self._chain.last_seq
+
+    @property
+    def last_hash(self) -> bytes:
+        """Give the hash of its row; of the recipe, if there is none."""
+        return self._chain.last_hash
 
     def write(self) -> None:
         """Have what was appended committed, without waiting for that or for the disk; raise what failed before."""
         with self._or_refuse():
             self._encode()
             self._rows.end_block()
-            self._hand_over(patient=False)
-
-    def _hand_over(self, patient: bool) -> None:
-        """Let the writer commit what is encoded, but for one row, unless it is still at work."""
-        if patient or self._job is None or self._job.done():
-            self._settle()
-            if len(self._rows) > 1:
-                self._job = self._writer.submit(self._commit, len(self._rows) - 1, durable=False)
+            self._writer.start(patient=False)
 
     def settle(self) -> None:
         """Return when the writer has nothing left to do; raise Halted if it failed."""
         with self._or_refuse():
-            self._settle()
-
-    def _settle(self) -> None:
-        job, self._job = self._job, None
-        if job is not None:
-            job.result()  # raises what the writer did
+            self._writer.settle()
 
     def flush(self) -> None:
         """Return when every appended entry is durable; raise Halted when that cannot be promised."""
         with self._or_refuse():
             self._encode()
             self._rows.end_block()
-            self._settle()
-            if self._rows:
-                self._commit(len(self._rows), durable=True)
-
-    def _commit(self, number: int, durable: bool) -> None:
-        """Chain and commit the oldest rows; a later durable commit covers those before it."""
-        rows = self._rows.chained(number)
-        insert_rows(self.connection, entries, rows, durable)
-        self._rows.forget(rows)
-        self.last_seq, self.last_hash = rows[-1][1], rows[-1][-1]
+            self._writer.finish()
 
     def close(self) -> None:
         """Make everything durable, seal the log and let go of it; once is enough."""

@@ -54,7 +54,7 @@ class OpenBlock:
         data = _FORM + lz4.block.compress(self._data)
         return data + zlib.crc32(data).to_bytes(4, "little")
 
-
+# %% ../../nbs/55_storage_market_blocks.ipynb #unpack
 def is_block(payload: bytes) -> bool:
     """Tell a block from an entry in JSON."""
     return payload[:1] == _FORM
