@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from .. import __version__
-from . import cli_audit, cli_data_pull, cli_kill, cli_live, cli_notify, cli_operator, cli_research
-from . import cli_sandbox, cli_study
+from . import cli_audit, cli_data_pull, cli_flatten, cli_kill, cli_live, cli_notify, cli_operator
+from . import cli_research, cli_sandbox, cli_study
 from .cli_base import DEFAULT_SETTINGS, JsonFile, ParamsFile, SettingsFile, leave_closed, names_of
 from .cli_base import plainly, show, start
 from .composition import parameter_schemas
@@ -31,7 +31,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The local lake of funding and candles.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 cli_data_pull.register(data_app)
-for area in (cli_sandbox, cli_live, cli_kill, cli_operator, cli_notify, cli_audit, cli_research, cli_study):
+for area in (cli_sandbox, cli_live, cli_kill, cli_flatten, cli_operator, cli_notify, cli_audit, cli_research, cli_study):
     area.register(app)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ADAPTERS', 'LIVE_MARK_AGE_S', 'load_adapters', 'Way', 'sandbox_way', 'public_way', 'live_way', 'credentials',
-           'missing_for_live', 'pass_gate']
+           'missing_for_live', 'missing_keys', 'pass_gate']
 
 # %% ../../nbs/86f_apps_connect.ipynb #imports
 import json
@@ -120,6 +120,12 @@ def missing_for_live(settings: Settings) -> list[str]:
     if settings.limits.max_mark_age_s > LIVE_MARK_AGE_S:
         is_s = settings.limits.max_mark_age_s
         found.append(f"[limits] max_mark_age_s is {is_s:g}, made for hourly bars: live needs {LIVE_MARK_AGE_S:g} or less")
+    return found + missing_keys(settings)
+
+
+def missing_keys(settings: Settings) -> list[str]:
+    """Name the keys that the environment lacks for the venues of `[live]`."""
+    found = []
     for venue in _connected(settings):
         terms, name = settings.venues.get(venue), f"FUNDARB_VENUES__{venue.upper()}__API"
         if terms is None:

@@ -235,7 +235,7 @@ async def run_session(
             return closed, reports
         except FundarbError as error:
             left = ", ".join(open_pairs(session.core.execution)) or "nothing"
-            tell(session, "critical", f"the session stopped: {error} Open: {left}. The same words go on with it.")
+            tell(session, "critical", f"the session stopped: {error} Open: {left}. The same words go on with it; `fundarb flatten` closes it without.")
             raise
         finally:
             pace.stop()

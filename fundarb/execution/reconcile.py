@@ -254,7 +254,7 @@ class Reconciler(PaidBooks):
         yield AdjustmentBooked(**fields)
         self._books[event.venue].cash += event.cash
         if event.qty_base:
-            name = f"adjustment-{event.ts_init_ns}-{event.symbol}"
+            name = f"adjustment-{request_id or event.ts_init_ns}-{event.symbol}"
             yield OrderFilled(
                 ts_init_ns=event.ts_init_ns,
                 client_order_id=name,

@@ -1,6 +1,7 @@
 """The database goes away while a session trades: nothing leaves any more, it says so, and goes on once the database is back."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -66,23 +67,22 @@ def positions_of(books):
     return {symbol: float(p["qty_base"] if isinstance(p, dict) else p) for symbol, p in dict(books["positions"]).items()}
 
 
-def stops_and_goes_on(desk, running, trader, repair):
-    """The session stops by itself, with what it holds at the venues; after the repair the same words go on with it."""
+def stops(desk, trader):
+    """The session stops by itself, with what it holds at the venues."""
     assert trader.wait(drill.PATIENCE_S) == 2, desk.tail()
     assert HELD in desk.tail() and "Traceback" not in desk.tail(), desk.tail()
-    said = [json.loads(line) for line in (desk.session / "log.jsonl").read_text().splitlines()]
-    assert any("the session stopped" in line["event"] and HELD in line["event"] for line in said)
-    ordered, held = drill.there(desk.control, "orders"), desk.positions()
-    assert held and not (desk.session / "result.json").exists()
-    repair()
+    assert desk.positions() and not (desk.session / "result.json").exists()
+
+
+def goes_on_and_ends_even(desk, running):
+    """The same words go on with a session that stopped, and it ends with nothing held and the venues' own books."""
     running.append(trader := desk.trade())
     log = desk.session / "log.jsonl"
     drill.wait_for("the session", lambda: "session goes on" in log.read_text(), trader)
     trader.send_signal(signal.SIGTERM)
     desk.ends(trader, 0)
-    assert not desk.positions() and drill.there(desk.control, "orders") > ordered
     result = json.loads((desk.session / "result.json").read_text())
-    assert result["closed"]
+    assert result["closed"] and not desk.positions()
     for venue, books in result["reconciliation"].items():
         assert books["ledger_equity"] == books["venue_equity"], venue
 
@@ -106,18 +106,45 @@ def test_a_server_that_is_killed_stops_the_session_and_what_it_holds_stays(desk,
     desk.env["FUNDARB_STORAGE__URL"] = server.get_uri().replace("postgres:@", "postgres@")
     trader = trade_until_it_holds(desk, running)
     dead = kill(server)
-    stops_and_goes_on(desk, running, trader, lambda: start_again(server, dead))
+    stops(desk, trader)
+    said = [json.loads(line) for line in (desk.session / "log.jsonl").read_text().splitlines()]
+    assert any("the session stopped" in line["event"] and HELD in line["event"] for line in said)
+    ordered = drill.there(desk.control, "orders")
+    start_again(server, dead)
+    goes_on_and_ends_even(desk, running)
+    assert drill.there(desk.control, "orders") > ordered
     said, code = desk.say("replay", desk.session)
     assert code == 0, said
 
 
-def test_a_disk_that_is_full_stops_the_session_and_what_it_holds_stays(desk, running, disk):
+def test_what_is_held_is_closed_although_the_disk_is_full(desk, running, disk):
     trader = trade_until_it_holds(desk, running)
+    words = ("flatten", "--sandbox", desk.folder / "sandbox.json", "--session", desk.session)
+    said, code = desk.say(*words, "--go")
+    assert code == 2 and "fundarb kill FLATTEN" in said, said
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
             file.write(bytes(4096))
-    stops_and_goes_on(desk, running, trader, ballast.unlink)
+    stops(desk, trader)
+    held, ordered = desk.positions(), drill.there(desk.control, "orders")
+    said, code = desk.say(*words)
+    assert code == 0 and "nothing was sent" in said and desk.positions() == held, said
+    said, code = desk.say(*words, "--go")
+    assert code == 0 and not desk.positions() and drill.there(desk.control, "orders") == ordered + 2, said
+    ballast.unlink()
+    accept(desk, said)
+    goes_on_and_ends_even(desk, running)
+    assert drill.there(desk.control, "orders") == ordered + 2
     for words in (("audit", "verify", desk.session), ("replay", desk.session)):
         said, code = desk.say(*words)
         assert code == 0, said
+
+
+def accept(desk, said):
+    """Say to a session what it could not be told of."""
+    told = [shlex.split(line)[1:] for line in said.splitlines() if line.startswith("fundarb accept")]
+    assert len(told) >= 2, said
+    for words in told:
+        answer, code = desk.say(*words)
+        assert code == 0, answer
