@@ -4648,6 +4648,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                          'fundarb/sandbox/hyperliquid_signing.py'),
                                                      'fundarb.sandbox.hyperliquid_signing._recover': ( 'sandbox_hyperliquid_signing.html#_recover',
                                                                                                        'fundarb/sandbox/hyperliquid_signing.py'),
+                                                     'fundarb.sandbox.hyperliquid_signing._sha3': ( 'sandbox_hyperliquid_signing.html#_sha3',
+                                                                                                    'fundarb/sandbox/hyperliquid_signing.py'),
                                                      'fundarb.sandbox.hyperliquid_signing._word': ( 'sandbox_hyperliquid_signing.html#_word',
                                                                                                     'fundarb/sandbox/hyperliquid_signing.py'),
                                                      'fundarb.sandbox.hyperliquid_signing.action_hash': ( 'sandbox_hyperliquid_signing.html#action_hash',

@@ -174,6 +174,7 @@ async def follow(traffic: Traffic, request: web.BaseRequest) -> web.WebSocketRes
     await socket.prepare(request)
 
     async def ask(number: int) -> None:
+        """Say a step of the clock to the trader."""
         try:
             await socket.send_str(str(number))
         except (ClientConnectionResetError, ConnectionError):

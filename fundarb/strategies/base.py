@@ -210,6 +210,7 @@ class SignalService:
         evaluate, market, portfolio = self._strategy.evaluate, self._market, self.portfolio
 
         def wake(event: Event) -> Iterable[Event]:  # at every quote, so it looks nothing up
+            """Ask the strategy, or leave if the session ends."""
             if self._ending:
                 return _exits(event.ts_init_ns, self._held, self._pairs, self._ending)
             decisions = evaluate(event, market, portfolio)
