@@ -20,7 +20,8 @@ import nbval.kernel
 from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning import local_provisioner
 
-PRELOADED = ["ipykernel.kernelapp", "pandas", "matplotlib.pyplot", "numba"]  # nothing of ours: it may have changed
+PRELOADED = ["ipykernel.kernelapp", "pandas", "matplotlib.pyplot", "numba", "pyarrow.parquet", "structlog"]
+PRELOADED += ["pydantic_settings", "sqlalchemy", "aiohttp.web", "ccxt.pro"]  # nothing of ours: it may have changed
 _server = multiprocessing.get_context("forkserver")
 
 

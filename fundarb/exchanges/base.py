@@ -112,6 +112,7 @@ async def few_at_once(
     places = asyncio.Semaphore(limit)
 
     async def one(read: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Wait for a place, then read."""
         async with places:
             return await read()
 

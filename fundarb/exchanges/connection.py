@@ -39,6 +39,7 @@ class _TableResolver(AbstractResolver):
         self.table = table
 
     async def resolve(self, host: str, port: int = 0, family: int = socket.AF_INET) -> list[Any]:
+        """Look a host up; raise OSError for one that is not in the table."""
         if host not in self.table:
             raise OSError(errno.ENETUNREACH, f"{host} is not in the sandbox, which reaches no other host")
         address, mapped = self.table[host]
@@ -46,6 +47,7 @@ class _TableResolver(AbstractResolver):
         return [found | {"proto": 0, "flags": socket.AI_NUMERICHOST}]
 
     async def close(self) -> None:
+        """Close nothing: a table holds no socket."""
         return None
 
 # %% ../../nbs/50a_exchanges_connection.ipynb #plain

@@ -42,6 +42,7 @@ class OkxWire(Tapped, ccxt.pro.okx):
     longest_pause_s = 0.5  # its limits count two seconds
 
     def sign(self, path: str, api: Any = "public", method: str = "GET", params: Any = {}, *rest: Any) -> Any:
+        """Sign as ccxt does, and write on an order by when it must arrive."""
         signed = super().sign(path, api, method, params, *rest)
         if path in ("trade/order", "trade/batch-orders") and method == "POST":
             deadline_ms = self.milliseconds() + self.options.get("expiresMs", EXPIRES_MS)

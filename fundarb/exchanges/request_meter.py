@@ -47,13 +47,16 @@ class RequestMeter:
         config = aiohttp.TraceConfig()
 
         async def started(session: Any, context: Any, told: Any) -> None:
+            """Start the watch of a request."""
             context.began_s = self._read_s()
 
         async def answered(session: Any, context: Any, told: Any) -> None:
+            """Count a request that has its headers."""
             status = told.response.status
             self.count(self._read_s() - context.began_s, status >= 500 or status in _TOO_MUCH)
 
         async def failed(session: Any, context: Any, told: Any) -> None:
+            """Count a request that has none, unless we gave it up."""
             if not isinstance(told.exception, asyncio.CancelledError):
                 self.count(self._read_s() - context.began_s, True)
 

@@ -76,12 +76,25 @@ def _open_venues(
     accounts = {name: Account(traded, deposits_usd[name]) for name, traded in listed.items()}
     return {name: SimulatedVenue(account) for name, account in accounts.items()}
 
-# %% ../../nbs/51c_exchanges_simulated.ipynb #exchange
+# %% ../../nbs/51c_exchanges_simulated.ipynb #refills
 REFILL_NS = 10 * SECOND_NS  # what backtests assume: others come back that soon
 
 
-class SimulatedExchange:
-    """All venues of a session behind one port, in a world made of market events."""
+def _refill_of(venue: SimulatedVenue, reports: Iterable[Event], at_ns: int) -> BookUpdated | None:
+    """Make the book that others will have restored at an instant; None: nothing was taken from it."""
+    for report in reports:
+        if isinstance(report, OrderFilled):
+            return msgspec.structs.replace(venue.books[report.symbol], ts_init_ns=at_ns)
+    return None
+
+
+def _still_wanted(venue: SimulatedVenue, refill: BookUpdated) -> bool:
+    stands = venue.books[refill.symbol]
+    return stands.bids is refill.bids and stands.asks is refill.asks
+
+# %% ../../nbs/51c_exchanges_simulated.ipynb #orders
+class _TravellingOrders:
+    """Commands travel out and are executed where they arrive; reports travel back."""
 
     def __init__(
         self,
@@ -105,7 +118,6 @@ class SimulatedExchange:
         return self._venues[venue].account
 
     def _look(self) -> None:
-        """Keep `due_ns` ready: it is asked for at every event, and changes with orders alone."""
         self.due_ns = min(self._out.next_ns, self._back.next_ns)
 
     def submit(self, command: Command) -> None:
@@ -119,6 +131,28 @@ class SimulatedExchange:
         self._arrive(until_ns)
         return self._back.take()[1] if self._back.next_ns <= until_ns else None
 
+    def _arrive(self, until_ns: int) -> None:
+        while self._out.next_ns <= until_ns:
+            at_ns, message = self._out.take()
+            venue, latency_ns = self._venues[message.venue], self._latency_ns[message.venue]
+            if isinstance(message, Command):
+                self._execute(message, venue, at_ns, latency_ns)
+            elif _still_wanted(venue, message):
+                self._back.put(message, at_ns)
+                self._back.put_all(venue.on_book(message, at_ns + latency_ns))
+
+    def _execute(self, command: Command, venue: SimulatedVenue, at_ns: int, latency_ns: int) -> None:
+        fate = self._faults.fate(command, at_ns)
+        reports = venue.execute(command, fate, at_ns, max(at_ns, fate.silent_until_ns) + latency_ns)
+        self._back.put_all(reports)
+        again_ns = at_ns + self._refill_ns
+        if self._refill_ns and (refill := _refill_of(venue, reports, again_ns)):
+            self._out.put(refill, again_ns)
+
+# %% ../../nbs/51c_exchanges_simulated.ipynb #exchange
+class SimulatedExchange(_TravellingOrders):
+    """All venues of a session behind one port, in a world made of market events."""
+
     def on_market(self, event: Event) -> None:
         """Let the market move, after every order that has arrived by then."""
         now_ns = event.ts_init_ns
@@ -130,37 +164,11 @@ class SimulatedExchange:
             if venue is None:
                 return
             if venue.account.working:
-                known_ns = event.ts_init_ns + self._latency_ns[event.venue]
-                self._back.put_all(venue.on_book(event, known_ns))
-            else:  # as nearly always: nobody rests on it
+                self._back.put_all(venue.on_book(event, now_ns + self._latency_ns[event.venue]))
+            else:
                 venue.books[event.symbol] = event
         elif isinstance(event, MarkPriceUpdated | CandleClosed | FundingRealised):
             where = event.funding if isinstance(event, FundingRealised) else event
             venue = self._venues.get(where.venue)
             if venue and where.symbol in venue.account.instruments:
-                known_ns = event.ts_init_ns + self._latency_ns[where.venue]
-                self._back.put_all(move(venue.account, event, known_ns))
-
-    def _arrive(self, until_ns: int) -> None:
-        while self._out.next_ns <= until_ns:
-            at_ns, command = self._out.take()
-            venue = self._venues[command.venue]
-            if isinstance(command, BookUpdated):
-                self._refill(venue, command)
-                continue
-            fate = self._faults.fate(command, at_ns)
-            known_ns = max(at_ns, fate.silent_until_ns) + self._latency_ns[command.venue]
-            reports = venue.execute(command, fate, at_ns, known_ns)
-            self._back.put_all(reports)
-            if self._refill_ns and any(isinstance(report, OrderFilled) for report in reports):
-                again_ns = at_ns + self._refill_ns
-                book = msgspec.structs.replace(venue.books[command.symbol], ts_init_ns=again_ns)
-                self._out.put(book, again_ns)
-
-    def _refill(self, venue: SimulatedVenue, book: BookUpdated) -> None:
-        """Let a book stand as it did, unless the market has published another one since."""
-        stands = venue.books[book.symbol]
-        if stands.bids is book.bids and stands.asks is book.asks:
-            self._back.put(book, book.ts_init_ns)
-            known_ns = book.ts_init_ns + self._latency_ns[book.venue]
-            self._back.put_all(venue.on_book(book, known_ns))
+                self._back.put_all(move(venue.account, event, now_ns + self._latency_ns[where.venue]))

@@ -15,7 +15,7 @@ import msgspec
 from ..core.errors import ExchangeError
 from .wire import Answer, Call
 
-# %% ../../nbs/75_sandbox_binance_gate.ipynb #errors
+# %% ../../nbs/75_sandbox_binance_gate.ipynb #messages
 _MESSAGES = {
     -1003: "Too many requests; current limit is {} request weight per 1 MINUTE. Please use the websocket for live updates to avoid polling the API.",
     -1015: "Too many new orders; current limit is {} orders per {}.",
@@ -42,6 +42,13 @@ _MESSAGES = {
     -2019: "Margin is insufficient.",
     -2021: "Order would immediately trigger.",
     -2022: "ReduceOnly Order is rejected.",
+    -5000: "Path {}, Method {} is invalid",
+    -5027: "No need to modify the order.",
+    -5022: "Due to the order could not be executed as maker, the Post Only order will be rejected. The order will not be recorded in the order history.",
+}
+
+# %% ../../nbs/75_sandbox_binance_gate.ipynb #filters
+_MESSAGES |= {
     -4003: "Quantity less than or equal to zero.",
     -4004: "Quantity less than min quantity.",
     -4013: "Price less than min price.",
@@ -71,10 +78,9 @@ _MESSAGES = {
     -4161: "Leverage reduction is not supported in Isolated Margin Mode with open positions.",
     -4164: "Order's notional must be no smaller than {} (unless you choose reduce only).",
     -4171: "No need to change Multi-Assets mode.",
-    -5000: "Path {}, Method {} is invalid",
-    -5027: "No need to modify the order.",
-    -5022: "Due to the order could not be executed as maker, the Post Only order will be rejected. The order will not be recorded in the order history.",
 }
+
+# %% ../../nbs/75_sandbox_binance_gate.ipynb #errors
 _STATUSES = {-5000: 404, -1003: 429, -1015: 429, -2014: 401, -2015: 401}
 
 

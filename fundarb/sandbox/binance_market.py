@@ -238,7 +238,9 @@ def ticker(world: World, terms: Instrument) -> dict[str, Any]:
     book, mark = world.book(VENUE, terms.symbol), world.mark(VENUE, terms.symbol)
     last = (book.bids[0].price + book.asks[0].price) / 2 if book and book.bids and book.asks else mark.mark_price
     opened = day[0].open if day else last
+
     def text(price: float) -> str:
+        """Write a price on the tick."""
         return price_text(terms, on_tick(price, terms.price_tick, up=False))
 
     volume = exact(sum(bar.volume_base for bar in day))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['number', 'check_quantity', 'check_price', 'check_words', 'read_limit', 'check_worth', 'read_order', 'OrderShelf',
-           'translated', 'OrderDesk']
+           'translated', 'read_amendment', 'OrderDesk']
 
 # %% ../../nbs/75c_sandbox_binance_orders.ipynb #imports
 import re
@@ -199,6 +199,22 @@ def translated(reason: str) -> Refused:
     code = _WORDS.get(reason.partition(":")[0], -2010)
     return Refused(code, reason)
 
+# %% ../../nbs/75c_sandbox_binance_orders.ipynb #amendment
+def read_amendment(
+    form: dict[str, str],
+    terms: Instrument,
+    sent: SentOrder,  # rests
+    mark_price: Decimal,  # quote per base; 0: there is none yet
+) -> tuple[Decimal, Decimal]:  # base units, + buy; quote per base
+    """Read what an order is to become; raise Refused for what may not be, or is so already."""
+    order, qty, price = sent.order, number(form, "quantity"), number(form, "price")
+    check_quantity(terms, qty)
+    check_price(terms, price, order.qty_base > 0, mark_price * terms.units_per_price or price)
+    qty_base, limit_price = (qty * terms.units_per_price).copy_sign(order.qty_base), price / terms.units_per_price
+    if (qty_base, limit_price) == (order.qty_base, order.limit_price):
+        raise Refused(-5027)
+    return qty_base, limit_price
+
 # %% ../../nbs/75c_sandbox_binance_orders.ipynb #desk
 class OrderDesk(OrderShelf):
     """Takes orders from the wire, and takes them back."""
@@ -207,9 +223,7 @@ class OrderDesk(OrderShelf):
         """Take an order, or refuse it; answer as far as the client wants to know."""
         terms = self.terms(form)
         check_words(form)
-        mark, now_ns = self._world.mark(VENUE, terms.symbol), self._world.now_ns
-        mark_price = exact(mark.mark_price) if mark else Decimal(0)
-        order, asked = read_order(form, terms, mark_price, now_ns, self.records.name)
+        order, asked = read_order(form, terms, self._mark_price(terms), self._world.now_ns, self.records.name)
         id = form.get("newClientOrderId", "")
         if id and (known := self._latest(id)) is not None and known.state == "open":
             raise Refused(-4116)
@@ -228,9 +242,12 @@ class OrderDesk(OrderShelf):
         """Check an order and forget it; raise Refused for what its form alone is refused for."""
         terms = self.terms(form)
         check_words(form)
-        mark = self._world.mark(VENUE, terms.symbol)
-        read_order(form, terms, exact(mark.mark_price) if mark else Decimal(0), self._world.now_ns, str)
+        read_order(form, terms, self._mark_price(terms), self._world.now_ns, str)
         return {}
+
+    def _mark_price(self, terms: Instrument) -> Decimal:  # quote per base; 0: there is none yet
+        mark = self._world.mark(VENUE, terms.symbol)
+        return exact(mark.mark_price) if mark else Decimal(0)
 
     def query(self, form: dict[str, str]) -> dict[str, Any]:
         """Answer what became of an order."""
@@ -250,18 +267,13 @@ class OrderDesk(OrderShelf):
         sent, terms = self.find(form, -2013), self.terms(form)
         if sent.state != "open":
             raise Refused(-2013)
-        qty, price, buys = number(form, "quantity"), number(form, "price"), sent.order.qty_base > 0
-        mark = self._world.mark(VENUE, terms.symbol)
-        check_quantity(terms, qty)
-        check_price(terms, price, buys, exact(mark.mark_price) * terms.units_per_price if mark else price)
-        qty_base, limit = (qty * terms.units_per_price).copy_sign(sent.order.qty_base), price / terms.units_per_price
-        if (qty_base, limit) == (sent.order.qty_base, sent.order.limit_price):
-            raise Refused(-5027)
+        qty_base, limit_price = read_amendment(form, terms, sent, self._mark_price(terms))
         if abs(qty_base) <= abs(sent.filled_base):
             self.withdraw(sent)
         else:
-            self.asked[sent.number] = self.asked[sent.number]._replace(price=plain(price))
-            amend(self.records, self._world, sent, qty_base, limit)
+            shown = plain(limit_price * terms.units_per_price)
+            self.asked[sent.number] = self.asked[sent.number]._replace(price=shown)
+            amend(self.records, self._world, sent, qty_base, limit_price)
         return self.show(sent)
 
     def withdraw(self, sent: SentOrder) -> None:

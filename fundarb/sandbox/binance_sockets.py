@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['best_message', 'ticker_message', 'bar_message', 'pair_bar', 'trade_message', 'joint_message', 'named_streams',
-           'wrapped', 'BinanceListeners', 'BinanceSockets']
+           'wrapped', 'BinanceListeners', 'BinanceNews', 'BinanceSockets']
 
 # %% ../../nbs/75i_sandbox_binance_sockets.ipynb #imports
 from collections.abc import Callable, Mapping
@@ -124,37 +124,12 @@ class BinanceListeners(BinanceBase):
         for socket in self.listeners(key) if key else ():
             socket.push(message["e"], wrapped(socket, key, message))
 
-# %% ../../nbs/75i_sandbox_binance_sockets.ipynb #pushing
-class BinanceSockets(BinanceListeners):
-    """Turns events of the world into messages."""
+# %% ../../nbs/75i_sandbox_binance_sockets.ipynb #market-news
+class BinanceNews(BinanceListeners):
+    """What everybody may hear, each to those who listen to it."""
 
-    def saw(self, event: Event) -> None:
-        """Push what an event means."""
-        self.desk.records.hear(event)
-        if isinstance(event, BookUpdated):
-            self._push_book(event)
-        elif isinstance(event, MarkPriceUpdated):
-            self._push_mark(self.world.instruments[VENUE, event.symbol])
-            self._push_bars(self.world.instruments[VENUE, event.symbol])
-        elif isinstance(event, CandleClosed):
-            terms = self.world.instruments[VENUE, event.symbol]
-            self._push_bars(terms, event.open_time_ns)
-            self._push_trade(terms, bar_print(event))
-        else:
-            for message in self.user.messages(event):
-                self.push_user(message, self.listen_keys.key)
-                if message["e"] == "ORDER_TRADE_UPDATE" and message["o"]["x"] == "CALCULATED":
-                    names = [f"{message['o']['s'].lower()}@forceOrder", "!forceOrder@arr"]
-                    self.push(names, lambda message=message: forced_order(message["o"], self.now_ms))
-            if isinstance(event, OrderFilled):
-                self._push_trade(self.world.instruments[VENUE, event.symbol], own_print(self.desk.records.trades[-1]))
-
-    def strike(self, fault: Fault) -> None:
-        """Let the user stream expire."""
-        if isinstance(fault, ExpireListenKey) and (key := self.listen_keys.close()):
-            self.push_user({"e": "listenKeyExpired", "E": self.now_ms, "listenKey": key}, key)
-
-    def _push_book(self, event: BookUpdated) -> None:
+    def push_book(self, event: BookUpdated) -> None:
+        """Say a new book: the change, the best quote, and three short books."""
         symbol = self.spelled(event.symbol)
         change, low = self.books[symbol].publish(event), symbol.lower()
         paces = ("depth", "depth@100ms", "depth@250ms", "depth@500ms", "rpiDepth@500ms")
@@ -168,7 +143,8 @@ class BinanceSockets(BinanceListeners):
         shown = self.books[symbol].snapshot(levels)
         return change | {"b": shown["bids"], "a": shown["asks"]}
 
-    def _push_bars(self, terms: Instrument, ended_ns: int | None = None) -> None:  # ended_ns: where the hour opened that is over
+    def push_bars(self, terms: Instrument, ended_ns: int | None = None) -> None:  # ended_ns: where the hour opened that is over
+        """Say the bars that have ended, and the one that grows."""
         low, now_ms = terms.venue_symbol.lower(), self.now_ms
         for width, width_ns in WIDTHS_NS.items():
             names = [f"{low}@kline_{width}"], [f"{low}_perpetual@continuousKline_{width}"]
@@ -178,12 +154,14 @@ class BinanceSockets(BinanceListeners):
                     self.push(names[0], lambda said=said: said)
                     self.push(names[1], lambda said=said: pair_bar(said))
 
-    def _push_trade(self, terms: Instrument, said: Print) -> None:
+    def push_trade(self, terms: Instrument, said: Print) -> None:
+        """Say a trade."""
         low = terms.venue_symbol.lower()
         self.push([f"{low}@trade"], lambda: trade_message(terms, said))
         self.push([f"{low}@aggTrade"], lambda: joint_message(terms, said))
 
-    def _push_mark(self, terms: Instrument) -> None:
+    def push_mark(self, terms: Instrument) -> None:
+        """Say a mark, and the day in short."""
         low = terms.venue_symbol.lower()
         self.push([f"{low}@markPrice", f"{low}@markPrice@1s"], lambda: mark_message(self.world, terms))
         self.push(["!markPrice@arr", "!markPrice@arr@1s"], lambda: [mark_message(self.world, terms)])
@@ -191,3 +169,33 @@ class BinanceSockets(BinanceListeners):
         self.push(["!miniTicker@arr"], lambda: [ticker_message(self.world, terms)])
         self.push([f"{low}@ticker"], lambda: ticker_message(self.world, terms, full=True))
         self.push(["!ticker@arr"], lambda: [ticker_message(self.world, terms, full=True)])
+
+# %% ../../nbs/75i_sandbox_binance_sockets.ipynb #pushing
+class BinanceSockets(BinanceNews):
+    """Turns events of the world into messages."""
+
+    def saw(self, event: Event) -> None:
+        """Push what an event means."""
+        self.desk.records.hear(event)
+        if isinstance(event, BookUpdated):
+            self.push_book(event)
+        elif isinstance(event, MarkPriceUpdated):
+            self.push_mark(self.world.instruments[VENUE, event.symbol])
+            self.push_bars(self.world.instruments[VENUE, event.symbol])
+        elif isinstance(event, CandleClosed):
+            terms = self.world.instruments[VENUE, event.symbol]
+            self.push_bars(terms, event.open_time_ns)
+            self.push_trade(terms, bar_print(event))
+        else:
+            for message in self.user.messages(event):
+                self.push_user(message, self.listen_keys.key)
+                if message["e"] == "ORDER_TRADE_UPDATE" and message["o"]["x"] == "CALCULATED":
+                    names = [f"{message['o']['s'].lower()}@forceOrder", "!forceOrder@arr"]
+                    self.push(names, lambda message=message: forced_order(message["o"], self.now_ms))
+            if isinstance(event, OrderFilled):
+                self.push_trade(self.world.instruments[VENUE, event.symbol], own_print(self.desk.records.trades[-1]))
+
+    def strike(self, fault: Fault) -> None:
+        """Let the user stream expire."""
+        if isinstance(fault, ExpireListenKey) and (key := self.listen_keys.close()):
+            self.push_user({"e": "listenKeyExpired", "E": self.now_ms, "listenKey": key}, key)

@@ -124,9 +124,9 @@ def write_known(known: Mapping[str, Any], path: Path) -> None:
     draft.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2) + b"\n")
     draft.rename(path)
 
-# %% ../../nbs/78_sandbox_host.ipynb #sandbox
-class Sandbox:
-    """Exchanges on loopback, in the running event loop."""
+# %% ../../nbs/78_sandbox_host.ipynb #built
+class _Built:
+    """One world, its clock, the servers that show it, and the operator's port; nothing runs yet."""
 
     def __init__(
         self,
@@ -150,6 +150,10 @@ class Sandbox:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._ca_file: Path | None = None
         self._running: asyncio.Task[None] | None = None
+
+# %% ../../nbs/78_sandbox_host.ipynb #sandbox
+class Sandbox(_Built):
+    """Exchanges on loopback, in the running event loop."""
 
     async def start(self) -> dict[str, Any]:  # what clients must know
         """Open all ports, and let time begin."""

@@ -7,20 +7,30 @@ __all__ = ['Fields', 'keccak', 'action_hash', 'struct_hash', 'agent_signer', 'us
 
 # %% ../../nbs/73_sandbox_hyperliquid_signing.ipynb #imports
 from bisect import insort
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import coincurve
 import msgspec
-from ccxt.static_dependencies.keccak import SHA3
 
-# %% ../../nbs/73_sandbox_hyperliquid_signing.ipynb #action-hash
+# %% ../../nbs/73_sandbox_hyperliquid_signing.ipynb #keccak
+@cache
+def _sha3() -> Callable[[bytes], bytearray]:
+    ccxt = find_spec("ccxt").origin  # looked up, not imported
+    spec = spec_from_file_location("keccak", Path(ccxt).parent / "static_dependencies" / "keccak" / "keccak.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.SHA3
+
+
 def keccak(data: bytes) -> bytes:  # 32 bytes
     """Hash as Ethereum does, which is not quite the SHA-3 of the standard."""
-    return bytes(SHA3(data))
+    return bytes(_sha3()(data))
 
-
+# %% ../../nbs/73_sandbox_hyperliquid_signing.ipynb #action-hash
 def action_hash(
     action: Mapping[str, Any],  # as received, keys in their order
     nonce: int,  # ms since 1970

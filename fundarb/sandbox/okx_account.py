@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORDER_TYPES', 'state_of', 'cancel_source', 'fee_text', 'order_row', 'exec_type', 'pushed_row', 'fill_row',
-           'told_fill', 'trade_bill', 'funding_bill', 'margin_bill', 'position_row', 'margin_mode', 'balance_row']
+           'told_fill', 'trade_bill', 'funding_bill', 'margin_bill', 'margin_mode', 'position_row', 'balance_row']
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #imports
 from decimal import Decimal
@@ -91,7 +91,7 @@ def pushed_row(row: dict[str, Any], trade: Trade | None) -> dict[str, Any]:
         return row | fresh | {"execType": ""}
     return row | fresh | {"fillFee": fee_text(trade.fill.fee), "fillFeeCcy": row["feeCcy"], "fillPnl": plain(trade.realised)}
 
-# %% ../../nbs/76b_sandbox_okx_account.ipynb #bills
+# %% ../../nbs/76b_sandbox_okx_account.ipynb #fills
 def fill_row(trade: Trade, sent: SentOrder, swap: Swap) -> dict[str, str]:
     """Write one fill."""
     fill, at = trade.fill, str(ms(trade.fill.ts_event_ns))
@@ -109,6 +109,9 @@ def told_fill(trade: Trade, sent: SentOrder, swap: Swap) -> dict[str, str]:
     row = fill_row(trade, sent, swap) | {"count": "1"}
     kept = ("instId", "fillSz", "fillPx", "side", "ts", "ordId", "clOrdId", "tradeId", "execType", "count")
     return {key: row[key] for key in kept}
+
+# %% ../../nbs/76b_sandbox_okx_account.ipynb #bills
+_OF_TRADES = ("execType", "tradeId", "ordId", "clOrdId")
 
 
 def _bill(number: int, swap: Swap, change: Decimal, balance: Decimal, at_ns: int, moved: MarginMove | None) -> dict[str, str]:
@@ -158,12 +161,14 @@ def margin_bill(number: int, moved: MarginMove, swap: Swap, balance: Decimal) ->
     row |= {"type": "6", "subType": "160" if moved.cash > 0 else "161", "pnl": "0", "fee": "0", "px": "", "sz": plain(abs(moved.cash))}
     return row | dict.fromkeys(_OF_TRADES, "")
 
-
-_OF_TRADES = ("execType", "tradeId", "ordId", "clOrdId")
-
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #state
 _SPOT_OF_POSITION = ("baseBal", "quoteBal", "optVal", "spotInUseAmt", "spotInUseCcy", "quoteBorrowed", "quoteInterest")
 _SPOT_OF_POSITION += ("pendingCloseOrdLiabVal",)  # what only margin trades and options fill
+
+
+def margin_mode(account: Account, symbol: str) -> str:
+    """Tell by which margin a coin lives, or will."""
+    return "isolated" if symbol in account.isolated.own or symbol in account.isolated.coins else "cross"
 
 
 def position_row(
@@ -199,12 +204,7 @@ def position_row(
     row |= {"cTime": str(ms(now_ns)), "uTime": str(ms(now_ns)), "uplLastPx": row["upl"], "uplRatioLastPx": row["uplRatio"]}
     return row | {"closeOrderAlgo": [], "usdPx": "1"} | dict.fromkeys(_SPOT_OF_POSITION, "")
 
-
-def margin_mode(account: Account, symbol: str) -> str:
-    """Tell by which margin a coin lives, or will."""
-    return "isolated" if symbol in account.isolated.own or symbol in account.isolated.coins else "cross"
-
-
+# %% ../../nbs/76b_sandbox_okx_account.ipynb #balance
 def balance_row(account: Account, quote: str, now_ns: int, stands: Margin) -> dict[str, Any]:
     """Write the account: what there is, what of it is in isolated positions, what is free of the rest."""
     at, set_aside = str(ms(now_ns)), account.isolated.total

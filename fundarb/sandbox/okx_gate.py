@@ -96,7 +96,7 @@ def outcomes(
     said = {"code": code, "msg": "" if code == "0" else "All operations failed" if code == "1" else "Bulk operation partially succeeded."}
     return said | {"data": list(rows), "inTime": str(at_us), "outTime": str(at_us)}
 
-# %% ../../nbs/76_sandbox_okx_gate.ipynb #signature
+# %% ../../nbs/76_sandbox_okx_gate.ipynb #keys
 class Keys(NamedTuple):
     """What a client of OKX must know."""
 
@@ -108,7 +108,7 @@ class Keys(NamedTuple):
         """Sign as OKX wants it."""
         return base64.b64encode(hmac.new(self.secret.encode(), text, hashlib.sha256).digest()).decode()
 
-
+# %% ../../nbs/76_sandbox_okx_gate.ipynb #signature
 _NEEDED = (("KEY", "50103"), ("PASSPHRASE", "50104"), ("SIGN", "50106"), ("TIMESTAMP", "50107"))
 TOLERANCE_MS = 30_000
 
@@ -135,14 +135,14 @@ def check_request(call: Call, keys: Keys, wall_ms: int) -> None:
     if given["PASSPHRASE"] != keys.passphrase:
         raise OkxError("50105", status=401)
 
-
+# %% ../../nbs/76_sandbox_okx_gate.ipynb #deadline
 def check_deadline(call: Call, wall_ms: int) -> None:
     """Raise OkxError for an order that came later than its sender allows."""
     said = call.headers.get("expTime", "")
     if said and (not said.isdigit() or int(said) < wall_ms):
         raise OkxError("51149")
 
-
+# %% ../../nbs/76_sandbox_okx_gate.ipynb #login
 def login_refusal(
     said: Mapping[str, Any],  # apiKey, passphrase, timestamp, sign
     keys: Keys,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Side', 'Swap', 'instrument_row', 'Sides', 'sides', 'changed', 'book_rows', 'book_row', 'funding_row', 'settled_row',
-           'mark_row', 'ticker_row', 'tier_row', 'has_bars', 'trade_row', 'width_of', 'candle_row', 'candle_span',
+           'mark_row', 'ticker_row', 'trade_row', 'tier_row', 'has_bars', 'width_of', 'candle_span', 'candle_row',
            'candle_rows', 'paged']
 
 # %% ../../nbs/76a_sandbox_okx_market.ipynb #imports
@@ -155,9 +155,11 @@ def ticker_row(swap: Swap, both: Sides, day: list[CandleClosed], now_ns: int) ->
     return row | {"vol24h": swap.contracts(volume_base), "sodUtc0": plain(first), "sodUtc8": plain(first), "ts": str(ms(now_ns))}
 
 
-_WIDTHS_NS = {f"{minutes}m": minutes * MINUTE_NS for minutes in (1, 3, 5, 15, 30)}
-_HOURS = {"1H": 1, "2H": 2, "4H": 4, "6H": 6, "12H": 12, "1D": 24, "6Hutc": 6, "12Hutc": 12, "1Dutc": 24}
-_WIDTHS_NS |= {name: hours * HOUR_NS for name, hours in _HOURS.items()}
+def trade_row(swap: Swap, said: Print) -> dict[str, Any]:
+    """Write one trade as everybody sees it."""
+    side, size = "buy" if said.qty_base > 0 else "sell", swap.contracts(abs(said.qty_base))
+    row = {"instId": swap.inst_id, "side": side, "sz": size, "source": "0", "px": plain(said.price)}
+    return row | {"tradeId": str(said.number), "ts": str(ms(said.at_ns))}
 
 
 def tier_row(swap: Swap) -> dict[str, str]:
@@ -166,17 +168,15 @@ def tier_row(swap: Swap) -> dict[str, str]:
     row |= {"mmr": plain(swap.terms.maintenance_frac), "imr": plain(round(1 / swap.terms.max_leverage, 6))}
     return row | {"maxLever": plain(swap.terms.max_leverage), "optMgnFactor": "", "quoteMaxLoan": "", "baseMaxLoan": ""}
 
+# %% ../../nbs/76a_sandbox_okx_market.ipynb #widths
+_WIDTHS_NS = {f"{minutes}m": minutes * MINUTE_NS for minutes in (1, 3, 5, 15, 30)}
+_HOURS = {"1H": 1, "2H": 2, "4H": 4, "6H": 6, "12H": 12, "1D": 24, "6Hutc": 6, "12Hutc": 12, "1Dutc": 24}
+_WIDTHS_NS |= {name: hours * HOUR_NS for name, hours in _HOURS.items()}
+
 
 def has_bars(bar: str) -> bool:
     """Tell whether there are bars of a width."""
     return bar in _WIDTHS_NS
-
-
-def trade_row(swap: Swap, said: Print) -> dict[str, Any]:
-    """Write one trade as everybody sees it."""
-    side, size = "buy" if said.qty_base > 0 else "sell", swap.contracts(abs(said.qty_base))
-    row = {"instId": swap.inst_id, "side": side, "sz": size, "source": "0", "px": plain(said.price)}
-    return row | {"tradeId": str(said.number), "ts": str(ms(said.at_ns))}
 
 
 def width_of(bar: str) -> int:  # ns; the venue has it
@@ -184,17 +184,17 @@ def width_of(bar: str) -> int:  # ns; the venue has it
     return _WIDTHS_NS[bar]
 
 
+def candle_span(asked: Mapping[str, str]) -> tuple[int, int]:  # ns, where bars open, both ends included
+    """Read the span of a page of bars."""
+    first_ms, last_ms = int(asked.get("before") or -1) + 1, int(asked.get("after") or 1 << 43) - 1
+    return first_ms * 1_000_000, last_ms * 1_000_000
+
+# %% ../../nbs/76a_sandbox_okx_market.ipynb #bars
 def candle_row(each: CandleClosed, swap: Swap, traded: bool = True, ended: bool = True) -> list[str]:
     """Write one bar; those of marks and indices have no volume."""
     row = [str(ms(each.open_time_ns)), *(plain(x) for x in (each.open, each.high, each.low, each.close))]
     volume_base, usd = exact(each.volume_base), exact(round(each.volume_base * each.close, 6))
     return row + ([swap.contracts(volume_base), plain(volume_base), plain(usd)] if traded else []) + [str(int(ended))]
-
-
-def candle_span(asked: Mapping[str, str]) -> tuple[int, int]:  # ns, where bars open, both ends included
-    """Read the span of a page of bars."""
-    first_ms, last_ms = int(asked.get("before") or -1) + 1, int(asked.get("after") or 1 << 43) - 1
-    return first_ms * 1_000_000, last_ms * 1_000_000
 
 
 def candle_rows(
@@ -208,7 +208,7 @@ def candle_rows(
     rows = [candle_row(each, swap, traded) for each in bars(candles, _WIDTHS_NS[bar], *candle_span(asked))]
     return rows[::-1]
 
-
+# %% ../../nbs/76a_sandbox_okx_market.ipynb #paged
 def paged(rows: Iterable[Any], asked: Mapping[str, str], key: Any, most: int) -> list[Any]:
     """Cut a page out of rows that are newest first: `after` is older than, `before` is newer than."""
     after, before = (int(asked[name]) if asked.get(name) else None for name in ("after", "before"))

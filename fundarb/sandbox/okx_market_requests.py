@@ -48,6 +48,7 @@ def _tickers(server: OkxScreens, asked: Asked) -> list[Any]:
 
 def _bars(traded: bool) -> Callable[[OkxScreens, Asked], list[Any]]:
     def answer(server: OkxScreens, asked: Asked) -> list[Any]:
+        """Read a page of bars; of marks and indices they have no volume."""
         name = asked.get("instId", "")
         if not has_bars(asked.get("bar", "1m")):
             raise OkxError("51000", "bar")

@@ -62,6 +62,7 @@ def cut(
     count, parts = whole_ns // width_ns, []
 
     def at(place: float) -> float:  # 0: the opening; 3: the close
+        """Tell the price at a place of the way."""
         knot = min(int(place), 2)
         return round(knots[knot] + (knots[knot + 1] - knots[knot]) * (place - knot), decimals)
 

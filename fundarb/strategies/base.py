@@ -167,6 +167,21 @@ def _target(
         plan=plan,
     )
 
+# %% ../../nbs/30_strategies_base.ipynb #exits
+def _exits(
+    now_ns: int,
+    held: Mapping[str, HeldPair],
+    pairs: Mapping[str, Pair],
+    reason: str,
+    also_moving: bool = False,  # also what execution is moving just now
+) -> Iterator[Event]:
+    for pair_id, one in sorted(held.items()):
+        moving = one.state in _MOVING
+        if (moving and also_moving) or (not moving and one.held_base > 0):
+            pair = pairs[pair_id]  # zero has no direction
+            legs = (one.long_venue or pair.a.venue, one.short_venue or pair.b.venue)
+            yield _target(now_ns, pair_id, legs, Decimal(0), reason)
+
 # %% ../../nbs/30_strategies_base.ipynb #signal-service
 class SignalService:
     """Ask a strategy at its events and publish the targets that differ from what is held."""
@@ -195,8 +210,9 @@ class SignalService:
         evaluate, market, portfolio = self._strategy.evaluate, self._market, self.portfolio
 
         def wake(event: Event) -> Iterable[Event]:  # at every quote, so it looks nothing up
+            """Ask the strategy, or leave if the session ends."""
             if self._ending:
-                return self._exits(event.ts_init_ns, also_moving=False)
+                return _exits(event.ts_init_ns, self._held, self._pairs, self._ending)
             decisions = evaluate(event, market, portfolio)
             return self._targets(event.ts_init_ns, decisions) if decisions else ()
 
@@ -221,12 +237,4 @@ class SignalService:
 
     def _end(self, event: SessionEnding) -> Iterable[Event]:
         self._ending = f"session ends: {event.reason}"
-        return self._exits(event.ts_init_ns, also_moving=True)
-
-    def _exits(self, now_ns: int, also_moving: bool) -> Iterator[Event]:
-        for pair_id, held in sorted(self._held.items()):
-            moving = held.state in _MOVING
-            if (moving and also_moving) or (not moving and held.held_base > 0):
-                pair = self._pairs[pair_id]  # zero has no direction
-                legs = (held.long_venue or pair.a.venue, held.short_venue or pair.b.venue)
-                yield _target(now_ns, pair_id, legs, Decimal(0), self._ending)
+        return _exits(event.ts_init_ns, self._held, self._pairs, self._ending, also_moving=True)

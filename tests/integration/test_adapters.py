@@ -377,7 +377,7 @@ async def test_what_rests_is_taken_back_when_nobody_is_heard(desk):
 
 def switch_is_on(desk):
     if desk.venue == "binance":
-        return desk.server.orders.countdowns_ns
+        return desk.server.orders.countdowns.due_ns
     return desk.server.desk.cancel_at_ns
 
 
