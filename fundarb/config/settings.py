@@ -113,6 +113,7 @@ class ExecutionSettings(Section):
     hedge_timeout_s: Wait = means("a leg waits for the other, then it is asked for or tried again, s", "2")
     repair_deadline_s: float = means("then the leg that is too long is closed, s", "60", ge=1, le=3600)
     third_venue_bps: Decimal = means("what a hedge on a third venue must be cheaper by, bps", "5", ge=0, le=1000)
+    funding_hold_h: float = means("hours of funding that a repair counts for what it holds, h", "8", ge=0, le=720)
     delta_tolerance_usd: Decimal = means("difference of the legs that is left alone, USD", "10", ge=1, le=100_000)
     unknown_guard_s: Wait = means("then a venue that does not know an order is believed, s", "10")
     plan: PlanName = means("how legs are traded", "taker")
