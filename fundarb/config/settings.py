@@ -68,6 +68,7 @@ class LimitSettings(Section):
     warn_stable_bps: Collar = means("a quote currency from 1 USD that a person hears of, bps", "30")
     block_stable_bps: Collar = means("a quote currency from 1 USD that stops entries, bps", "50")
     reduce_stable_bps: Collar = means("a quote currency from 1 USD that closes pairs, bps", "100")
+    max_stable_age_s: float = means("time without a price of a quote currency, s", "600", ge=1, le=86_400)
     max_drawdown_frac: Loss = means("loss from the highest equity so far", "0.05")
     max_daily_loss_frac: Loss = means("loss since 00:00 UTC over equity then", "0.01")
     max_volatility_ratio: float = means("24 h volatility over its 30-day median", "3", ge=0.1, le=100)
