@@ -482,7 +482,8 @@ class StablecoinPriced(Event, frozen=True, kw_only=True):
     """What a quote currency is worth."""
 
     currency: str  # USDT, USDC
-    price_usd: float
+    price_usd: float  # as it was read last
+    age_s: float = 0.0  # seconds since then; above zero, it could not be read again
 
 
 class ReconciliationBreak(Event, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ __all__ = ['FORCED_CATEGORIES', 'FORCED_SUBTYPES', 'COINS_EVERY_S', 'COINS', 'Ok
 
 # %% ../../nbs/53b_exchanges_okx.ipynb #imports
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from typing import Any
@@ -374,7 +375,8 @@ class OkxAdapter(_Okx):
     """OKX's linear swaps behind the venue port, and its word on dollar coins."""
 
     async def watch_stablecoins(self, every_s: float = COINS_EVERY_S) -> None:
-        """Read what USDT and USDC are worth, and emit StablecoinPriced, for ever."""
+        """Read what USDT and USDC are worth, and emit StablecoinPriced, for ever; what cannot be read grows old."""
+        known: dict[str, tuple[float, float]] = {}  # price, and when it was read, s, by currency
         while True:
             try:
                 rows = await self.ask(self.client.polling.publicGetMarketIndexTickers, quoteCcy="USD")
@@ -382,8 +384,9 @@ class OkxAdapter(_Okx):
             except UNREADABLE as error:
                 worth = {}
                 _log.warning("dollar coins not read", venue=self.venue, error=reason_of(error))
-            for currency in COINS:
-                if worth.get(currency, 0.0) > 0:
-                    priced = {"currency": currency, "price_usd": worth[currency]}
-                    self.emit(StablecoinPriced(ts_init_ns=self.clock(), **priced))
+            read_s = time.monotonic()
+            known |= {currency: (worth[currency], read_s) for currency in COINS if worth.get(currency, 0.0) > 0}
+            for currency, (price_usd, at_s) in known.items():
+                priced = {"currency": currency, "price_usd": price_usd, "age_s": read_s - at_s}
+                self.emit(StablecoinPriced(ts_init_ns=self.clock(), **priced))
             await asyncio.sleep(every_s)

@@ -6,13 +6,13 @@
 __all__ = ['moved', 'traded', 'finished', 'OrderFlow', 'MendFlow', 'ClipFlow', 'HedgeFlow', 'MakerFlow']
 
 # %% ../../nbs/42e_execution_flow.ipynb #imports
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from msgspec.structs import replace
 
 from ..config.settings import ExecutionSettings
-from ..core.events import Message, OrderPlaced, PairStateChanged, PairTraded
+from ..core.events import AlertRaised, Message, OrderPlaced, PairStateChanged, PairTraded
 from ..core.events import RiskLimitBreached
 from ..core.kill_levels import CLOSING, KillLevels
 from ..core.models import Instrument, Pair
@@ -22,7 +22,7 @@ from .desk import OrderDesk, first_steps
 from .order_watch import AskingWatch
 from .pair import PairState, Step, pair_move
 from .plans import Schedule, least_clip_base
-from .repair import Repairer
+from .repair import Repairer, Shut
 from .work import Resting, WorkedTrade, hedge_due, out_of_patience
 from .work import why_stop
 
@@ -70,9 +70,11 @@ def finished(trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
         trade.meter, trade.schedule = None, None
     if trade.held.matched_base:
         if trade.state is not PairState.OPEN:
-            yield moved(trade, PairState.OPEN, now_ns, trade.intent.reason)
+            failed = "" if trade.intent.opening or not trade.barren else ", not done"
+            why = f"{trade.intent.reason}{failed}" + f": {', '.join(trade.barren)} took nothing" * bool(failed)
+            yield moved(trade, PairState.OPEN, now_ns, why)
         return
-    trade.exits = trade.strays = 0
+    trade.exits, trade.barren = 0, {}
     own = (trade.pair.a.venue, trade.pair.b.venue)
     trade.legs = {venue: base for venue, base in trade.legs.items() if base or venue in own}
     if trade.state is PairState.REPAIRING and trade.completing:
@@ -102,7 +104,6 @@ class OrderFlow:
         self._hedge_ns = int(settings.hedge_timeout_s * SECOND_NS)
         self._levels = KillLevels()
         self._trade_of: dict[str, WorkedTrade] = {}  # by client order id
-        self._waiting: dict[tuple[str, str], list[WorkedTrade]] = {}  # for a book
         self._timed: dict[str, WorkedTrade] = {}  # that wait for time to go by
 
     def _send(self, trade: WorkedTrade, placed: OrderPlaced) -> Iterator[Message]:
@@ -113,9 +114,16 @@ class OrderFlow:
         self._trade_of[order_id] = trade
         yield from self._watch.send(placed)
 
-    def _frozen(self, trade: WorkedTrade) -> Callable[[str], bool]:
+    def _shut(self, trade: WorkedTrade) -> Shut:
         pair_id = trade.pair.pair_id
-        return lambda venue: bool(self._levels) and self._levels.frozen(venue, pair_id)
+
+        def shut(venue: str, opening: bool) -> bool:
+            if not self._levels or self._levels.frozen(venue, pair_id):
+                return bool(self._levels)
+            here = (stop for stop in self._levels.standing if stop.scope == venue)
+            return opening and any(stop.level in CLOSING for stop in here)
+
+        return shut
 
     def _stopped(self, trade: WorkedTrade) -> bool:
         """Tell whether an intent must not go on: an entry at any level, an exit when frozen."""
@@ -132,43 +140,77 @@ class OrderFlow:
         return stop is not None and stop.level in CLOSING
 
 # %% ../../nbs/42e_execution_flow.ipynb #settle
-_MOST_DOUBLINGS = 3  # of the pause between two ladders
+_MOST_DOUBLINGS = 3  # of the pause between two rounds
+_ROUND_GAP_NS = 3 * SECOND_NS  # between the rounds of two pairs, three orders each
+
+
+
 
 
 class MendFlow(OrderFlow):
     """Settle a pair when none of its orders is working: it is mended, goes on, or has ended."""
 
     def _settle(self, trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
+        self._timed.pop(trade.pair.pair_id, None)
         trade.completing = trade.completing and not self._closing(trade)
-        mend = self._repairer.mend(trade, now_ns, self._frozen(trade))
+        if trade.state is not PairState.REPAIRING:
+            trade.begin_round(now_ns, True)
+        mend = self._repairer.mend(trade, now_ns, self._shut(trade))
         if mend is None:
             yield from self._matched(trade, now_ns)
             return
         trade.left_base = Decimal(0)  # what came out uneven is mended, and not gone on with
         if trade.state is not PairState.REPAIRING:
             trade.deadline_ns = now_ns + int(self._settings.repair_deadline_s * SECOND_NS)
-            trade.ladders = 0
+            trade.rounds, trade.alarm_ns = 0, trade.deadline_ns
             yield moved(trade, PairState.REPAIRING, now_ns, "the legs differ")
-        if mend.refused is not None:
-            yield mend.refused
-        if isinstance(mend.order, OrderPlaced):
-            if mend.chosen is not None:
-                yield mend.chosen
-            trade.repairs += 1
-            yield from self._send(trade, mend.order)
+        if trade.rounds & (trade.rounds - 1) == 0:  # in the 1st, 2nd, 3rd, 5th, 9th ... round
+            yield from mend.refused
+        if mend.order is None:
+            self._pause(trade, now_ns)
+            yield from self._alarm(trade, now_ns)
             return
-        trade.retry_ns = now_ns + self._hedge_ns * 2 ** min(trade.ladders, _MOST_DOUBLINGS)
-        trade.ladders += 1
-        self._waiting.setdefault((mend.venue, trade.pair.a.symbol), []).append(trade)
-        if now_ns < trade.deadline_ns:
-            self._timed[trade.pair.pair_id] = trade
-        if mend.order is not None:
-            yield mend.order  # a limit forbids it: said, and tried again with the next book
+        if mend.chosen is not None:
+            yield mend.chosen
+        yield from self._send(trade, mend.order)
+
+    def _pause(self, trade: WorkedTrade, now_ns: int) -> None:
+        """Let an uneven pair rest until its next round of attempts."""
+        if not trade.tried:
+            trade.retry_ns, self._timed[trade.pair.pair_id] = now_ns, trade
+            return  # nothing could be sent: the next book may change that
+        retry_ns = now_ns + self._hedge_ns * 2 ** min(trade.rounds, _MOST_DOUBLINGS)
+        resting = [t.retry_ns for t in self._timed.values() if t.state is PairState.REPAIRING]
+        while any(abs(retry_ns - other_ns) < _ROUND_GAP_NS for other_ns in resting):
+            retry_ns += _ROUND_GAP_NS
+        trade.retry_ns = retry_ns
+        trade.rounds += 1
+        self._timed[trade.pair.pair_id] = trade
+
+    def _alarm(self, trade: WorkedTrade, now_ns: int) -> Iterator[AlertRaised]:
+        """Tell of a pair that is uneven beyond its deadline, and when that time has doubled."""
+        if now_ns < trade.alarm_ns:
+            return
+        deadline_s = self._settings.repair_deadline_s
+        lasts_ns = now_ns - trade.deadline_ns + int(deadline_s * SECOND_NS)
+        trade.alarm_ns = now_ns + lasts_ns
+        pair_id, naked_base = trade.pair.pair_id, trade.held.naked_base
+        what = f"{naked_base:f} {trade.pair.a.symbol} of {pair_id}, {trade.naked_usd:.0f} USD, are"
+        what += f" naked for {lasts_ns / SECOND_NS:.0f} s, allowed {deadline_s:g}"
+        if trade.tried:
+            again_s = (trade.retry_ns - now_ns) / SECOND_NS
+            then = f"{', '.join(trade.tried)} took nothing, and is asked again in {again_s:.0f} s"
+        else:
+            then = "every venue that could help is silent or stopped"
+        text = f"{what}: {then}"
+        yield AlertRaised(ts_init_ns=now_ns, severity="critical", scope=pair_id, text=text)
 
     def _matched(self, trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
         if not trade.left_base or self._stopped(trade):
             trade.left_base = Decimal(0)
             yield from finished(trade, now_ns)
+            if trade.barren and not trade.intent.opening:  # what failed to close is asked in a while
+                trade.retry_ns = now_ns + self._hedge_ns * 2**_MOST_DOUBLINGS
             return
         trade.clip_ns = now_ns + trade.schedule.pause_ns
         self._timed[trade.pair.pair_id] = trade
@@ -206,7 +248,7 @@ class ClipFlow(MendFlow):
             ladder = (settings.entry_collar_bps, *settings.repair_collars_bps)
             collar_bps = ladder[min(trade.exits, len(ladder) - 1)]
         written = [self._desk.write(trade, step, collar_bps, now_ns) for step in steps]
-        if schedule.maker_venue and isinstance(written[0], OrderPlaced):
+        if schedule.maker_venue and written and isinstance(written[0], OrderPlaced):
             trade.resting = self._resting(trade, steps[0], written[0], now_ns)
         return [order for order in written if order is not None]
 
@@ -252,7 +294,7 @@ class HedgeFlow(ClipFlow):
         others = [self._watch[id] for id in trade.working if id != resting.order_id]
         under_way = sum((o.placed.qty_base - o.filled_base for o in others), Decimal(0))
         step = None if others else hedge_due(trade, under_way)
-        if step is None or resting.hedges > len(collars) or self._frozen(trade)(step.venue):
+        if step is None or resting.hedges > len(collars) or self._shut(trade)(step.venue, False):
             return
         collar_bps = collars[min(resting.hedges, len(collars) - 1)]
         resting.hedges += 1

@@ -25,48 +25,32 @@ from .work import Meter, WorkedTrade
 
 # %% ../../nbs/43_execution_service.ipynb #time
 class TimeFlow(MakerFlow):
-    """Notice that time went by, or that a book came which something was waiting for."""
+    """Notice that time went by."""
 
     def _on_book(self, book: BookUpdated) -> Iterable[Message]:
-        if self._waiting or self._timed or book.ts_init_ns >= self._questions.next_ns:
-            return self._resume((book.venue, book.symbol), book.ts_init_ns)
-        return ()  # as nearly always: nobody waits for it
+        if self._timed or book.ts_init_ns >= self._questions.next_ns:
+            return self._tick(book.ts_init_ns)
+        return ()  # as nearly always: nothing waits
 
     def _on_timer(self, event: TimerFired) -> Iterable[Message]:
         return self._tick(event.ts_init_ns)
 
-    def _resume(self, book: tuple[str, str], now_ns: int) -> Iterator[Message]:
-        waiting = self._waiting.pop(book, ())
-        if later := [trade for trade in waiting if now_ns < trade.retry_ns]:
-            self._waiting[book] = later
-        for trade in waiting:
-            if trade.state is PairState.REPAIRING and not trade.working and now_ns >= trade.retry_ns:
-                trade.repairs = 0
-                yield from self._settle(trade, now_ns)
-        yield from self._tick(now_ns)
-
     def _tick(self, now_ns: int) -> Iterator[Message]:
-        """Do what is due by now: questions, clips, and a look at what rests."""
+        """Do what is due by now: questions, clips, repairs, and a look at what rests."""
         yield from self._watch.ask(now_ns)
         for trade in list(self._timed.values()):
             if trade.resting is not None:
                 yield from self._tend(trade, now_ns)
-            elif trade.state is PairState.REPAIRING:
-                yield from self._overdue(trade, now_ns)
-            elif not trade.working and trade.left_base and now_ns >= trade.clip_ns:
-                yield from self._continue(trade, now_ns)
-
-    def _overdue(self, trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
-        """Look again at an uneven pair whose time is up, though the book that it waits for is silent."""
-        if now_ns >= trade.deadline_ns:
-            self._timed.pop(trade.pair.pair_id, None)
-            if not trade.working:
-                trade.repairs = 0
+            elif trade.working:
+                continue
+            elif trade.state is PairState.REPAIRING and now_ns >= trade.retry_ns:
+                trade.begin_round(now_ns, False)
                 yield from self._settle(trade, now_ns)
+            elif trade.left_base and now_ns >= trade.clip_ns:
+                yield from self._continue(trade, now_ns)
 
     def _continue(self, trade: WorkedTrade, now_ns: int) -> Iterator[Message]:
         if self._stopped(trade):
-            self._timed.pop(trade.pair.pair_id, None)
             yield from self._settle(trade, now_ns)
         else:
             yield from self._next_clip(trade, now_ns)
@@ -95,7 +79,13 @@ class ReportFlow(TimeFlow):
         if not order.working:
             trade.working.discard(report.client_order_id)
         if order is not was:
-            trade.legs[report.venue] += order.filled_base - was.filled_base
+            brought_base = order.filled_base - was.filled_base
+            trade.legs[report.venue] += brought_base
+            if brought_base or not order.working:
+                refused = isinstance(report, OrderRejected)
+                trade.hear_end(order.placed, order.filled_base, refused)
+            if brought_base:
+                self._wake(report.venue, now_ns)
             naked_usd = trade.naked_usd
             if trade.meter is not None and isinstance(report, OrderFilled):
                 trade.meter.fill(report, order.placed)
@@ -108,6 +98,12 @@ class ReportFlow(TimeFlow):
         elif order != was and not trade.working:
             yield from self._settle(trade, now_ns)
         yield from self._tick(now_ns)
+
+    def _wake(self, venue: str, now_ns: int) -> None:
+        """Let whoever waits for a venue ask again, now that it trades."""
+        for trade in self._trades.values():
+            if venue in trade.barren:
+                trade.retry_ns = min(trade.retry_ns, now_ns)
 
     def _on_not_found(self, event: OrderNotFound) -> Iterable[Message]:
         return self._watch.not_found(event)
@@ -125,6 +121,7 @@ class ForeignFlow(ReportFlow):
                 trade.legs[fill.venue] += taken_base
                 left_base -= taken_base
                 trade.completing = False
+
                 touched.append(trade)
         yield self._alert(fill, touched, left_base)
         for trade in touched:
@@ -172,6 +169,8 @@ class IntentFlow(ForeignFlow):
             return  # busy or blind: the strategy will ask again
         if trade.strayed and intent.opening:
             return  # a leg stands at a third venue: closed, and not added to
+        if trade.barren and not intent.opening and now_ns < trade.retry_ns:
+            return  # it has failed a moment ago: the venue is not hammered
         over_ns = None if intent.urgent else self._open_window(trade, now_ns)
         trade.begin(intent, mids)
         if self._stopped(trade) or (intent.opening and over_ns is not None):
@@ -200,7 +199,7 @@ class IntentFlow(ForeignFlow):
 
     def _plan(self, trade: WorkedTrade) -> list[Message]:
         intent = trade.intent
-        if intent.urgent or trade.strayed:
+        if intent.urgent or trade.strayed or trade.barren:
             trade.schedule = Schedule(plan="taker", clip_base=intent.qty_base)
             return []
         legs = (trade.pair.a, trade.pair.b)
@@ -244,5 +243,7 @@ class ExecutionService(IntentFlow):
                 yield from self._settle(trade, now_ns)
 
     def _on_reset(self, event: KillSwitchReset) -> Iterable[Message]:
-        self._levels.hear_reset(event)
+        if self._levels.hear_reset(event):
+            for trade in self._trades.values():
+                trade.retry_ns = min(trade.retry_ns, event.ts_init_ns)
         return ()

@@ -46,18 +46,25 @@ class Stablecoins:
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
         self._off_bps: dict[str, float] = {}
+        self._age_s: dict[str, float] = {}
 
     def hear(self, event: StablecoinPriced) -> None:
         """Keep what a currency is worth now."""
         self._off_bps[event.currency] = abs(event.price_usd - 1) * 1e4
+        self._age_s[event.currency] = event.age_s
 
     def worst(self, currency: str) -> Breach | None:
-        """The highest of the three limits that a currency breaches."""
-        off_bps = self._off_bps.get(currency, 0.0)
-        for limit in ("reduce_stable_bps", "block_stable_bps", "warn_stable_bps"):
-            if breach := exceeds(limit, off_bps, getattr(self._limits, limit), currency):
-                return breach
-        return None
+        """The gravest of the limits that a currency breaches."""
+        gravest, mildest = "reduce_stable_bps", "warn_stable_bps"
+        return self._exceeded(currency, gravest) or self.blocks(currency) or self._exceeded(currency, mildest)
+
+    def blocks(self, currency: str) -> Breach | None:
+        """What stops entries against another currency: too far from a dollar, or not known any more."""
+        return self._exceeded(currency, "block_stable_bps") or self._exceeded(currency, "max_stable_age_s")
+
+    def _exceeded(self, currency: str, limit: str) -> Breach | None:
+        heard = self._age_s if limit == "max_stable_age_s" else self._off_bps
+        return exceeds(limit, heard.get(currency, 0.0), getattr(self._limits, limit), currency)
 
     def exposed(self, pair: Pair, currency: str) -> bool:
         """Tell whether a pair is long one currency and short another."""
@@ -68,9 +75,4 @@ class Stablecoins:
         """What stops an entry across two currencies."""
         if pair.a.quote == pair.b.quote or not self._off_bps:
             return None
-        for currency in (pair.a.quote, pair.b.quote):
-            off_bps = self._off_bps.get(currency, 0.0)
-            most = self._limits.block_stable_bps
-            if breach := exceeds("block_stable_bps", off_bps, most, currency):
-                return breach
-        return None
+        return self.blocks(pair.a.quote) or self.blocks(pair.b.quote)

@@ -84,18 +84,18 @@ class SentOrders:
     def __init__(self) -> None:
         self.names: set[str] = set()  # client order ids
         self.rate = OrderRate()
-        self._opened_base: dict[tuple[str, int, str], Decimal] = {}  # by pair, intent and venue
+        self._passed_base: dict[tuple[str, int, str], Decimal] = {}  # by pair, intent and venue; + opens long
 
     def add(self, order: OrderPlaced) -> None:
         """Remember an order that is about to leave."""
         self.rate.add(order.ts_init_ns)
         self.names.add(order.client_order_id)
-        if not order.reduce_only:
-            self._opened_base.setdefault(self._what(order), order.qty_base)
+        side = -1 if order.reduce_only else 1  # what it closes, it held
+        self._passed_base.setdefault(self._what(order), side * order.qty_base)
 
     def mends(self, order: OrderPlaced) -> bool:
-        """Tell whether an order tries again what has passed before, and no more than that."""
-        first_base = self._opened_base.get(self._what(order), Decimal(0))
+        """Tell whether an order tries again what has passed before, or opens what was closed, and no more than that."""
+        first_base = self._passed_base.get(self._what(order), Decimal(0))
         return 0 < order.qty_base * first_base <= first_base**2
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""A dollar coin that leaves its dollar, over OKX's wire: heard of, said, entries across currencies blocked, and free again."""
+"""A dollar coin that leaves its dollar, or is priced no more, over OKX's wire: said, entries across currencies blocked, and free again."""
 
 import asyncio
 from decimal import Decimal as D
@@ -20,16 +20,19 @@ from fundarb.sandbox.okx_gate import Keys
 from fundarb.sandbox.world import World
 
 
+LIMITS = LimitSettings(max_stable_age_s=1)
+
+
 async def story():
-    """Let USDC fall and recover; return what stands against an entry each time, and the alerts."""
+    """Let USDC fall, recover, vanish and come back; return what stands against an entry each time, and the alerts."""
     spec = default_spec(seed=7, days=2)
     instruments = {(i.venue, i.symbol): i for i in default_instruments(spec)}
     world = World(instruments.values(), SyntheticMarket(spec, list(instruments.values())), {t.venue: D(100_000) for t in spec.venues})
     world.advance(spec.start_ns + 100 * SECOND_NS)
     pair = Pair(a=instruments["hyperliquid", "BTC"], b=instruments["okx", "BTC"])
     assert {pair.a.quote, pair.b.quote} == {"USDC", "USDT"}
-    rules = Stablecoins(LimitSettings())
-    gate, alerts, answers = RiskGate(LimitSettings(), [pair], MarketState([pair], 5)), [], []
+    rules = Stablecoins(LIMITS)
+    gate, alerts, answers = RiskGate(LIMITS, [pair], MarketState([pair], 5)), [], []
     heard = asyncio.Event()
 
     def hear(event):
@@ -58,6 +61,13 @@ async def story():
             for usd in (1.0, 0.993, 0.9999):
                 server.coins_usd["USDC"] = usd
                 answers.append(await entry())
+            del server.coins_usd["USDC"]
+            answers.append(await entry())  # a moment ago it was known
+            while (blocked := await entry()) is None:
+                pass
+            answers.append(blocked)
+            server.coins_usd["USDC"] = 0.9999
+            answers.append(await entry())
         finally:
             watching.cancel()
     finally:
@@ -66,8 +76,9 @@ async def story():
     return answers, alerts
 
 
-def test_entries_across_currencies_are_blocked_while_a_dollar_is_none():
+def test_entries_across_currencies_are_blocked_while_a_dollar_is_none_or_unknown():
     answers, alerts = asyncio.run(story())
-    assert [answer and (answer.limit, answer.scope) for answer in answers] == [None, ("block_stable_bps", "USDC"), None]
-    assert D(69) < answers[1].value < D(71)
-    assert [alert.scope for alert in alerts] == ["USDC"]
+    off, old = ("block_stable_bps", "USDC"), ("max_stable_age_s", "USDC")
+    assert [answer and (answer.limit, answer.scope) for answer in answers] == [None, off, None, None, old, None]
+    assert D(69) < answers[1].value < D(71) and answers[4].value > 1
+    assert [alert.scope for alert in alerts] == ["USDC", "USDC"] and "max_stable_age_s" in alerts[1].text
