@@ -1,6 +1,7 @@
 """What is expected of a pair at each fault and phase: one table, which the notebook shows and the matrix is held against."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 PHASES = ("waiting", "entering, long leg", "entering, short leg", "open", "settlement", "exiting, long leg", "exiting, short leg", "repairing")
 HOW = {phase: phase.partition(",")[0] for phase in PHASES}
@@ -121,7 +122,7 @@ OUTCOMES = {
     "change_interval": ("OPEN", "OPEN", "OPEN", "IDLE", "OPEN", QUICK_S, "the coin settles every 4 h from the next hour on"),
     "deleverage": ("OPEN", "OPEN", "OPEN", "IDLE", "OPEN or IDLE", QUICK_S, "half of the leg is closed by force"),
     "liquidate": ("OPEN", "IDLE", "IDLE", "IDLE", "IDLE", QUICK_S, "the leg is taken away"),
-    "delist": ("IDLE", "IDLE", "OPEN", "IDLE", "OPEN or IDLE", QUICK_S, "the coin may only be reduced"),
+    "delist": ("OPEN or IDLE", "OPEN or IDLE", "OPEN", "IDLE", "OPEN or IDLE", QUICK_S, "the coin may only be reduced"),
 }
 COLUMNS = ("waiting", "entering", "open", "exiting", "repairing")
 FORCED = ("deleverage", "liquidate")
@@ -141,8 +142,8 @@ def judge(result, size_usd, bound_s):
     end = "refused" if result["note"] == "refused" else result["end"]
     most_s, wanted = OUTCOMES[fault][len(COLUMNS)], expected(fault, phase).split(" or ")
     found = [] if end in wanted else [f"ends {end}, not {' or '.join(wanted)}"]
-    if end == "refused" and (not result["refusals"] or result["recovered"] != "entered"):
-        found.append(f"refused by {result['refusals']}, and afterwards {result['recovered']}")
+    if end == "refused" and not (result["why"] and result["recovered"] == "entered"):
+        found.append(f"refused because of {result['why']!r}, and afterwards {result['recovered']!r}")
     if not result["naked_s"] <= most_s <= bound_s:
         found.append(f"naked for {result['naked_s']} s, allowed {most_s}, by the settings {bound_s}")
     if result["naked_usd_s"] > size_usd * most_s or result["max_naked_usd"] > size_usd:
