@@ -57,6 +57,7 @@ class Heard:
         depth: int = 20,  # levels of a book that are passed on
     ) -> None:
         self.client, self.clock, self.emit, self.depth = client, clock, emit, depth
+        self.opened_ns = 0  # market time; what was settled before it is history
         self.wired: dict[str, Wired] = {}  # by coin
         self.by_name: dict[str, Wired] = {}  # by ccxt's name, and by the venue's own
         self.wanted: dict[str, set[str]] = {"book": set(), "mark": set(), "funding": set()}  # coins
@@ -244,7 +245,7 @@ class PublicStreams(Settlements):
     async def watch_funding(self, symbols: Sequence[str]) -> None:
         """Emit estimates and schedules for ever, and what was charged after each settlement."""
         self.wanted["funding"] |= set(symbols)
-        self._settled_ns |= {symbol: self.clock() for symbol in symbols}
+        self._settled_ns |= dict.fromkeys(symbols, max(self.clock(), self.opened_ns))
         watches = self.funding_watches([self.wired[symbol] for symbol in symbols])
         await self._for_ever(watches, self._ask_silent_marks("funding"), self._settlements())
 

@@ -66,7 +66,6 @@ class VenueSession(PublicStreams):
         self.intervals: dict[str, int] = {}  # hours between settlements, by coin, as last read
         self.active: set[str] = set()  # coins that may trade: ordered in this session, or held
         self.client_ids: dict[str, str] = {}  # the venue's order id: ours, or the venue's word
-        self.opened_ns = 0
         self.made: dict[str, str] = {}  # orders that may rest, and their coins
         self.rested = asyncio.Event()  # there is one more
 

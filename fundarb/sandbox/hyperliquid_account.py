@@ -59,7 +59,7 @@ def short_order(sent: SentOrder, listed: Listing) -> dict[str, Any]:
         "sz": pointed(listed.sz(left_base)),
         "oid": sent.number,
         "timestamp": ms(sent.sent_ns),
-        "origSz": pointed(listed.sz(abs(order.qty_base))),
+        "origSz": pointed(listed.sz(abs(sent.filled_base if sent.state == "filled" else order.qty_base))),  # cut to the position
         "cloid": sent.wire_id or None,
         "reduceOnly": order.reduce_only,
     }

@@ -224,7 +224,7 @@ def _submit(desk: OkxDesk, order: SubmitOrder, wire_id: str, tif: TimeInForce, k
         for begins, code, about in _REFUSED:
             if sent.rejected.startswith(begins):
                 raise OkxError(code, about)
-        raise OkxError("50013")
+        raise OkxError("51000", sent.rejected)  # final, which "busy" is not
     return sent
 
 # %% ../../nbs/76c_sandbox_okx_orders.ipynb #order
