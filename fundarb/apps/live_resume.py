@@ -31,7 +31,7 @@ class Resumption:
         self._execution, self._course, self._inbox = execution, course, inbox
         self._silent = set(venues)  # that have not reported since
         self._asked: set[str] = set()  # client order ids
-        self.over = False
+        self.over = ""  # why; empty: it is not
 
     def first_inputs(self, restored: Restored, now_ns: int) -> Iterator[Event]:
         """Say what is to be heard first; each is to be taken before the next is made."""
@@ -57,11 +57,10 @@ class Resumption:
         mere = isinstance(event, KillSwitchSet) and event.level is KillLevel.PAUSE_ENTRIES and not event.scope
         if self._silent and not (mere and event.who != RESTART):
             return
-        self.over = True
+        self.over, now_ns = "every venue has reported" if not self._silent else "paused by somebody else", self._inbox.clock()
         if not any(stop.scope == "" and stop.who == RESTART for stop in self._course.levels.standing):
             return
-        reason, now_ns = "every venue has reported" if not self._silent else "paused by somebody else", self._inbox.clock()
-        self._inbox.put(KillSwitchReset(ts_init_ns=now_ns, scope="", reason=reason, who=RESTART))
+        self._inbox.put(KillSwitchReset(ts_init_ns=now_ns, scope="", reason=self.over, who=RESTART))
         if self._silent:  # our pause hid his, which is to outlast ours
             self._inbox.put(msgspec.structs.replace(event, ts_init_ns=now_ns))
 
