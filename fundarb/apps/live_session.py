@@ -32,7 +32,7 @@ from .screen import Screen, on_interrupt
 from ..core.engine import Engine, Service
 from ..core.errors import FundarbError
 from ..core.events import AccountReported, AlertRaised, Event, TimerFired
-from ..core.numbers import HOUR_NS, SECOND_NS, utc_text
+from ..core.numbers import HOUR_NS, MINUTE_NS, SECOND_NS, utc_text
 from ..data_providers.feeds import Inbox, Tasks, history
 from ..exchanges.base import Exchange, VenueAdapter
 from ..exchanges.simulated import SimulatedExchange
@@ -199,7 +199,9 @@ async def go_on(session: LiveSession, restored: Restored) -> None:
     start_streams(session.adapters, session.spec.instruments, session.tasks)
     await _keep_time(session)
     await session.loop.until(lambda: not session.resumption.doubts(), DOUBTS_S)
-    for venue in session.adapters:
+    for venue, adapter in session.adapters.items():
+        since_ns = session.course.agreed_ns.get(venue, session.course.began_ns)
+        adapter.resume(since_ns - MINUTE_NS, session.core.ledger.ledger.accounts[venue].holdings)
         await session.chores.payments.read(venue, restored.last_ns - HOUR_NS)
     await session.loop.reports(session.adapters)
 
