@@ -21,8 +21,8 @@ from .session import RESULT_FILE, SPEC_FILE, read_spec, write_spec
 from .session_log import begin_log, database_of
 from ..config.settings import Settings, StorageSettings
 from ..core.errors import InputError
-from ..core.events import CandleClosed, Event, FundingRealised, KillSwitchReset, KillSwitchSet, Message
-from ..core.events import SessionEnding, TimerFired
+from ..core.events import AccountReported, CandleClosed, Event, FundingRealised, KillSwitchReset, KillSwitchSet
+from ..core.events import Message, ReconciliationBreak, ReconciliationCleared, SessionEnding, TimerFired
 from ..core.kill_levels import KillLevels
 from ..core.models import Instrument
 from ..storage.audit_log import AuditLog
@@ -38,12 +38,16 @@ class Course:
         self.levels = KillLevels()
         self.stops = 0  # how often they were set or reset
         self.bars_until_ns: dict[tuple[str, str], int] = {}  # by venue and coin
+        self.agreed_ns: dict[str, int] = {}  # by venue: the last report but one that agreed with our books
         self._settled: set[tuple[str, str, int]] = set()
+        self._reported_ns: dict[str, int] = {}  # by venue
+        self._breaks: set[tuple[str, str]] = set()  # venue and what
 
     def handlers(self) -> Mapping[type[Event], Callable[[Event], Iterable[Message]]]:
         """Name the events that the course follows."""
         kinds = (TimerFired, SessionEnding, FundingRealised, CandleClosed, KillSwitchSet, KillSwitchReset)
-        return dict.fromkeys(kinds, self._hear)
+        compared = (AccountReported, ReconciliationBreak, ReconciliationCleared)
+        return dict.fromkeys(kinds, self._hear) | dict.fromkeys(compared, self._compare)
 
     def _hear(self, event: Event) -> Iterable[Message]:
         match event:
@@ -61,6 +65,18 @@ class Course:
             case KillSwitchReset():
                 self.stops += 1
                 self.levels.hear_reset(event)
+        return ()
+
+    def _compare(self, event: Event) -> Iterable[Message]:
+        match event:
+            case ReconciliationBreak():
+                self._breaks.add((event.venue, event.what))
+            case ReconciliationCleared():
+                self._breaks.discard((event.venue, event.what))
+            case AccountReported(venue=venue, ts_init_ns=now_ns):  # what differs from it is not said yet
+                if venue in self._reported_ns and all(at != venue for at, _ in self._breaks):
+                    self.agreed_ns[venue] = self._reported_ns[venue]
+                self._reported_ns[venue] = now_ns
         return ()
 
     def is_news(self, event: FundingRealised | CandleClosed) -> bool:

@@ -21,7 +21,7 @@ from .live_board import LiveBoard
 from .live_chores import Chores
 from .live_loop import Ending, LiveLoop, LiveVenues, open_pairs
 from .live_recipe import LivePlan
-from .live_resume import Resumption
+from .live_resume import RESTART, Resumption
 from .live_streams import first_news, heartbeat, session_timers, start_streams
 from .open_orders import OpenOrders
 from .pace import Pace
@@ -32,7 +32,7 @@ from .screen import Screen, on_interrupt
 from ..core.engine import Engine, Service
 from ..core.errors import FundarbError
 from ..core.events import AccountReported, AlertRaised, Event, TimerFired
-from ..core.numbers import HOUR_NS, SECOND_NS
+from ..core.numbers import HOUR_NS, MINUTE_NS, SECOND_NS, utc_text
 from ..data_providers.feeds import Inbox, Tasks, history
 from ..exchanges.base import Exchange, VenueAdapter
 from ..exchanges.simulated import SimulatedExchange
@@ -117,12 +117,23 @@ class LiveSession:
         """Tell whether nothing waits to be decided and no trade is under way."""
         return self.loop.is_quiet() and not under_way(self.core)
 
+    def say(self, text: str) -> None:
+        """Tell whoever sits before the screen."""
+        self.screen.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _standing(self) -> str:
+        others = [stop for stop in self.course.levels.standing if stop.who != RESTART]
+        stops = [f"{stop.level.value} {stop.scope or 'everywhere'} by {stop.who}" for stop in others]
+        return f"still stopped: {', '.join(stops)}" if stops else "entries are allowed again"
+
     def _see(self, event: Event) -> None:
         self.chores.see(event)
         self.screen.see(event)
         self.requests.see(event)
-        if self.resumption is not None:
+        if self.resumption is not None and not self.resumption.over:
             self.resumption.see(event)
+            if self.resumption.over:
+                self.say(f"{self.resumption.over}: {self._standing()}")
         if self.course.stops != self._stops:
             self._stops = self.course.stops
             self.log.flush()  # what is stopped stays stopped, whatever happens next
@@ -163,11 +174,20 @@ async def _keep_time(session: LiveSession) -> None:
 DOUBTS_S = 30.0  # of wall time for the orders of a process that died, then the venues' books are asked for
 
 
+def _goes_on(session: LiveSession, restored: Restored) -> str:
+    held = ", ".join(open_pairs(session.core.execution)) or "nothing"
+    asked = sum(known.may_have_left for known in restored.open_orders)
+    orders = f"{asked} orders without a last word are asked for" if asked else "no order is in doubt"
+    place = f"{session.spec.session_id} goes on from #{session.log.last_seq}, {utc_text(restored.last_ns)}"
+    return f"{place}. Open: {held}; {orders}. No entries until every venue has reported"
+
+
 async def go_on(session: LiveSession, restored: Restored) -> None:
     """Hear what became of everything that was open, before anything new is wanted."""
     session.ending.reason, now_ns = session.course.ended_because, session.inbox.clock()
     counts = {"entries": session.log.last_seq, "heard_after": restored.heard_after, "open_orders": len(restored.open_orders)}
     logger(component="live").info("session goes on", **counts)
+    session.say(_goes_on(session, restored))
     for refusal in restored.refused:
         tell(session, "warning", refusal)
     session.resumption = Resumption(session.core.execution, session.course, session.adapters, session.inbox)
@@ -179,7 +199,9 @@ async def go_on(session: LiveSession, restored: Restored) -> None:
     start_streams(session.adapters, session.spec.instruments, session.tasks)
     await _keep_time(session)
     await session.loop.until(lambda: not session.resumption.doubts(), DOUBTS_S)
-    for venue in session.adapters:
+    for venue, adapter in session.adapters.items():
+        since_ns = session.course.agreed_ns.get(venue, session.course.began_ns)
+        adapter.resume(since_ns - MINUTE_NS, session.core.ledger.ledger.accounts[venue].holdings)
         await session.chores.payments.read(venue, restored.last_ns - HOUR_NS)
     await session.loop.reports(session.adapters)
 
@@ -251,5 +273,4 @@ def _is_done(session: LiveSession) -> bool:
 def _interrupted(session: LiveSession, reason: str) -> None:
     session.ending.ask(reason)
     held = ", ".join(open_pairs(session.core.execution)) or "nothing is open"
-    said = f"{reason}: no more entries, closing ({held}). Ctrl-C once more ends at once and leaves open what is open"
-    session.screen.console.print(said, highlight=False, markup=False, soft_wrap=True)
+    session.say(f"{reason}: no more entries, closing ({held}). Ctrl-C once more ends at once and leaves open what is open")

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from ..core.events import Message, OrderAccepted, OrderCanceled, OrderFilled, OrderNotFound
-from ..core.events import OrderRejected, OrderUnknown, SubmitOrder
+from ..core.events import OrderNotPlaced, OrderRejected, OrderUnknown, SubmitOrder
 
 # %% ../../nbs/82a_apps_open_orders.ipynb #open-order
 class OpenOrder(NamedTuple):
@@ -22,7 +22,7 @@ class OpenOrder(NamedTuple):
     may_have_left: bool = True  # False: the process died before the command was free to leave
 
 
-OF_ORDERS = frozenset((SubmitOrder, OrderAccepted, OrderFilled, OrderCanceled, OrderRejected, OrderUnknown, OrderNotFound))
+OF_ORDERS = frozenset((SubmitOrder, OrderAccepted, OrderFilled, OrderCanceled, OrderRejected, OrderUnknown, OrderNotFound, OrderNotPlaced))
 
 # %% ../../nbs/82a_apps_open_orders.ipynb #open-orders
 class OpenOrders:
@@ -42,7 +42,7 @@ class OpenOrders:
                 self._open[order.client_order_id] = OpenOrder(seq, order)
                 self._left_base[order.client_order_id] = order.qty_base
                 self._trades[order.client_order_id] = set()
-            case OrderCanceled() | OrderRejected() as report:
+            case OrderCanceled() | OrderRejected() | OrderNotPlaced() as report:
                 self._settle(report.client_order_id)
             case OrderAccepted() | OrderFilled() | OrderUnknown() | OrderNotFound() as report:
                 if known := self._open.get(report.client_order_id):

@@ -59,6 +59,9 @@ class VenueAdapter(Protocol):
     venue: str
     instruments: Mapping[str, Instrument]  # by coin; filled by `open`
 
+    def resume(self, since_ns: int, symbols: Iterable[str]) -> None:
+        """Have what nobody ordered told since an instant, though no process was there; also of coins that we held."""
+
     async def open(self) -> list[Instrument]:
         """Read the terms of the wanted symbols, assert the account's modes, start the private streams.
 

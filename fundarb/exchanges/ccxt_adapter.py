@@ -181,6 +181,11 @@ class _Incoming(_Parts):
 class CcxtAdapter(_Incoming):
     """One venue behind the port: see exchanges.base.VenueAdapter and VenueHistory."""
 
+    def resume(self, since_ns: int, symbols: Iterable[str]) -> None:
+        """Have what nobody ordered told since an instant, though no process was there; also of coins that we held."""
+        self.active |= set(symbols)
+        self.trades.resume(since_ns)
+
     async def open(self) -> list[Instrument]:
         """Read terms, assert the account's modes, start the private streams."""
         try:

@@ -15,6 +15,7 @@ import msgspec
 from ..core.events import Event, OrderAccepted, OrderCanceled, OrderFilled, OrderNotFound
 from ..core.events import OrderRejected, OrderUnknown
 from ..core.models import Liquidity
+from .wire_names import from_venue_id
 
 # %% ../../nbs/52b_exchanges_order_reports.ipynb #words
 class WireState(Enum):
@@ -152,8 +153,10 @@ class OrderReports(_Outcomes):
         if fill.trade_id in self.trades:
             return
         self.trades.add(fill.trade_id)
-        name, known = fill.client_order_id, self.known.get(fill.client_order_id)
-        if known is not None:
+        name = fill.client_order_id
+        if name not in self.known and from_venue_id(name) == name:
+            self.known[name] = _Known(fill.symbol)  # of the process before this one: it will be asked for
+        if (known := self.known.get(name)) is not None:
             self._accept(name, known)
             known.filled_base += abs(fill.qty_base)
         self.emit(

@@ -19,6 +19,7 @@ from ..core.numbers import MINUTE_NS
 from .ccxt_client import reason_of
 from .order_reports import WireFill, WireOrder
 from .venue_hooks import UNREADABLE, VenueHooks
+from .wire_names import from_venue_id
 from .wire_streams import log
 
 # %% ../../nbs/52f_exchanges_trade_record.ipynb #record
@@ -32,17 +33,29 @@ class TradeRecord:
         self.hooks = hooks
         self.missed = asyncio.Event()  # a stream may have lost something
         self._seen_ns = 0  # of the last trade
+        self._since_ns: int | None = None  # of trades that nobody ordered; None: since it was opened
         self._sums = (Decimal(0), Decimal(0))  # equity and maintenance when last read
+
+    def resume(self, since_ns: int) -> None:
+        """Have what nobody ordered told since an instant, though no process was there."""
+        self._since_ns, self._seen_ns = since_ns, min(self._seen_ns, since_ns)
+        self.missed.set()
 
     def begin(self, opened_ns: int) -> None:
         """Start at an instant of market time."""
         self._seen_ns = opened_ns
 
+    def _is_of_before(self, fill: WireFill) -> bool:
+        """Tell whether the journal has a trade, or asks for it by its order."""
+        if fill.client_order_id in self.hooks.reports.known or fill.ts_event_ns >= self.hooks.opened_ns:
+            return False
+        return self._since_ns is None or fill.ts_event_ns < self._since_ns or from_venue_id(fill.client_order_id) is not None
+
     def take_fill(self, fill: WireFill) -> None:
         """Tell of a trade of ours once, and before it that it was forced."""
         hooks = self.hooks
-        if fill.client_order_id not in hooks.reports.known and fill.ts_event_ns < hooks.opened_ns:
-            return  # of an earlier session: the journal has it, or asks for it by its order
+        if self._is_of_before(fill):
+            return
         if fill.liquidity is Liquidity.LIQUIDATION and fill.trade_id not in hooks.reports.trades:
             words = {"venue": hooks.venue, "symbol": fill.symbol}
             equity, maintenance = self._sums

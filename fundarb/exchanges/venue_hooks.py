@@ -104,7 +104,8 @@ class VenueSession(PublicStreams):
         contract, size, entry = names
         held = [(self.by_name[row[contract]], row) for row in rows if row[contract] in self.by_name and told(row[size])]
         positions = tuple(VenuePosition(one.symbol, one.qty(row[size]), one.price(row[entry])) for one, row in held)
-        return AccountReported(ts_init_ns=self.clock(), venue=self.venue, positions=positions, **words)
+        now_ns = max(self.clock(), self.opened_ns)  # a sandbox's time is heard from its streams, and they are not open yet
+        return AccountReported(ts_init_ns=now_ns, venue=self.venue, positions=positions, **words)
 
 # %% ../../nbs/52e_exchanges_venue_hooks.ipynb #account-hooks
 class AccountHooks(VenueSession):

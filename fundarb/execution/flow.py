@@ -105,6 +105,7 @@ class OrderFlow:
         self._levels = KillLevels()
         self._trade_of: dict[str, WorkedTrade] = {}  # by client order id
         self._timed: dict[str, WorkedTrade] = {}  # that wait for time to go by
+        self._foreign: set[tuple[str, str]] = set()  # venue and trade id of fills that nobody here ordered
 
     def _send(self, trade: WorkedTrade, placed: OrderPlaced) -> Iterator[Message]:
         order_id = placed.client_order_id

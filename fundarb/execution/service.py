@@ -113,6 +113,9 @@ class ForeignFlow(ReportFlow):
     """Hear fills that nobody here ordered."""
 
     def _on_foreign_fill(self, fill: OrderFilled) -> Iterator[Message]:
+        if (name := (fill.venue, fill.trade_id)) in self._foreign:
+            return
+        self._foreign.add(name)
         left_base, touched = fill.qty_base, []
         for trade in self._trades.values():
             held_base = trade.legs.get(fill.venue, Decimal(0))

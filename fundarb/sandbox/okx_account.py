@@ -10,7 +10,7 @@ __all__ = ['ORDER_TYPES', 'state_of', 'cancel_source', 'fee_text', 'order_row', 
 from decimal import Decimal
 from typing import Any
 
-from ..core.events import FundingPaid
+from ..core.events import FundingPaid, OrderFilled
 from ..core.models import Liquidity
 from ..core.numbers import exact
 from ..exchanges.isolated_margin import MarginMove
@@ -92,11 +92,17 @@ def pushed_row(row: dict[str, Any], trade: Trade | None) -> dict[str, Any]:
     return row | fresh | {"fillFee": fee_text(trade.fill.fee), "fillFeeCcy": row["feeCcy"], "fillPnl": plain(trade.realised)}
 
 # %% ../../nbs/76b_sandbox_okx_account.ipynb #fills
+def _sub_type(fill: OrderFilled) -> str:
+    """Say what kind of a trade it was: ours, or one by force."""
+    forced = fill.liquidity is Liquidity.LIQUIDATION
+    return ("100" if forced else "1") if fill.qty_base > 0 else ("101" if forced else "2")
+
+
 def fill_row(trade: Trade, sent: SentOrder, swap: Swap) -> dict[str, str]:
     """Write one fill."""
     fill, at = trade.fill, str(ms(trade.fill.ts_event_ns))
     row = {"instType": "SWAP", "instId": swap.inst_id, "tradeId": str(trade.number), "ordId": str(sent.number)}
-    row |= {"clOrdId": sent.wire_id, "billId": str(trade.number), "subType": "1" if fill.qty_base > 0 else "2", "tag": ""}
+    row |= {"clOrdId": sent.wire_id, "billId": str(trade.number), "subType": _sub_type(fill), "tag": ""}
     row |= {"fillPx": plain(fill.price), "fillSz": swap.contracts(abs(fill.qty_base)), "fillIdxPx": plain(fill.price)}
     row |= {"fillPnl": plain(trade.realised), "side": "buy" if fill.qty_base > 0 else "sell", "posSide": "net"}
     row |= {"execType": exec_type(trade), "feeCcy": swap.terms.quote, "fee": fee_text(fill.fee), "feeRate": ""}
@@ -133,7 +139,7 @@ def trade_bill(
 ) -> dict[str, str]:
     """Write the bill of a trade: what it realised, less its fee and the margin that it took."""
     fill, forced = trade.fill, trade.fill.liquidity is Liquidity.LIQUIDATION
-    kinds = {"type": "5" if forced else "2", "subType": ("100" if forced else "1") if fill.qty_base > 0 else ("101" if forced else "2")}
+    kinds = {"type": "5" if forced else "2", "subType": _sub_type(fill)}
     change = trade.realised - fill.fee - (moved.cash if moved else 0)
     row = _bill(number, swap, change, balance, fill.ts_event_ns, moved) | kinds
     row |= {"pnl": plain(trade.realised), "fee": fee_text(fill.fee), "px": plain(fill.price)}

@@ -20,6 +20,8 @@ def test_what_is_stopped_stays_stopped_until_it_is_reset(desk, running):
     known = drill.length(desk.folder)
     running.append(trader := desk.trade())
     drill.wait_for("the session", lambda: drill.length(desk.folder) > known, trader)
+    drill.wait_for("the venues", lambda: "reported: still stopped: PAUSE_ENTRIES everywhere by" in desk.tail(), trader)
+    assert "Open: nothing; no order is in doubt. No entries until" in desk.tail()
     desk.pass_hours(2, trader)
     assert drill.count(desk.folder, "SubmitOrder") == 0
     desk.kill("--reset", "--reason", "lunch is over")
@@ -57,7 +59,7 @@ def test_a_limit_that_was_tightened_stays_so_over_a_restart(desk, running):
     trader.wait()
     known = drill.length(desk.folder)
     running.append(trader := desk.trade())
-    drill.wait_for("the session", lambda: drill.length(desk.folder) > known, trader)
+    drill.wait_for("the venues", lambda: "reported: entries are allowed again" in desk.tail(), trader)
     tell("max_gross_x", "2")
     tell("max_gross_x", "2", "--loosen")
     drill.wait_for("three answers", lambda: len(answers(1)) == 3, trader)
