@@ -103,6 +103,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'fundarb/apps/cli_operator.py'),
                                            'fundarb.apps.cli_operator.accept': ( 'apps_cli_operator.html#accept',
                                                                                  'fundarb/apps/cli_operator.py'),
+                                           'fundarb.apps.cli_operator.adjustment_name': ( 'apps_cli_operator.html#adjustment_name',
+                                                                                          'fundarb/apps/cli_operator.py'),
                                            'fundarb.apps.cli_operator.amount': ( 'apps_cli_operator.html#amount',
                                                                                  'fundarb/apps/cli_operator.py'),
                                            'fundarb.apps.cli_operator.check_limit': ( 'apps_cli_operator.html#check_limit',

@@ -248,7 +248,10 @@ class Reconciler(PaidBooks):
     def _on_adjustment(self, event: AdjustmentAccepted) -> Iterator[Message]:
         fields = msgspec.structs.asdict(event)
         if (request_id := fields.pop("request_id")) in self._booked:
-            return  # a process died between its word and the note that it was heard
+            what = f"{event.qty_base:+f} {event.symbol}, cash {event.cash:+f} ({event.reason})"
+            text = f"{what}: accepted before, not booked again; another one needs another reason"
+            yield AlertRaised(ts_init_ns=event.ts_init_ns, severity="info", scope=event.venue, text=text)
+            return
         if request_id:
             self._booked.add(request_id)
         yield AdjustmentBooked(**fields)

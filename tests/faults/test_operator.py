@@ -1,11 +1,41 @@
 """What an operator says to a session from outside: stop a part of it, let it go on, allow it less."""
 
+import json
 import signal
 
+import ccxt
 import crash_drill as drill
 import pytest
+from bots import bot
+from typer.testing import CliRunner
+
+from fundarb.apps.cli import app
 
 pytestmark = pytest.mark.timeout(600)  # half a minute of work each, on a machine that may be busy
+
+
+def in_process(*words):
+    """Give a command without a process of its own, which is most of what it costs."""
+    result = CliRunner().invoke(app, [*map(str, words), "--settings", str(drill.ROOT / "settings.ini")])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def by_hand(desk, coin, size):
+    """Buy a coin at Binance with somebody else's program; return what its books say of that."""
+    client, symbol = bot(ccxt, "binance", json.loads((desk.folder / "sandbox.json").read_text())), f"{coin}/USDT:USDT"
+    client.load_markets()
+    client.create_order(symbol, "market", "buy", size)
+    (trade,) = client.fetch_my_trades(symbol)
+    return {"qty": trade["info"]["qty"], "price": trade["info"]["price"], "fee": trade["info"]["commission"]}
+
+
+def is_frozen(desk, what):
+    """Tell whether the last word on a difference was a stop."""
+    query = "SELECT kind, payload FROM entries WHERE kind IN ('KillSwitchSet', 'KillSwitchReset') ORDER BY seq"
+    found = [(kind, json.loads(said)["message"]) for kind, said in drill.rows(desk.folder, query)]
+    last = [(kind, said.get("level")) for kind, said in found if said["cause"] == f"books differ on {what}"][-1:]
+    return last == [("KillSwitchSet", "FREEZE")]
 
 
 def test_what_is_stopped_stays_stopped_until_it_is_reset(desk, running):
@@ -92,3 +122,45 @@ def test_a_flattening_outlives_the_process_that_was_told(desk, running):
     desk.ends(trader, 0)
     drill.check(desk, drill.ask(f"{desk.control}/state"))
     assert not [event for event in desk.said("KillSwitchReset") if not event["scope"]]
+
+
+def test_a_trade_by_hand_is_accepted_once_and_the_books_agree(desk, running):
+    """Traded at the venue's own page while the session was down: frozen, accepted, and agreed to the cent, over two kills."""
+
+    def start():
+        running.append(trader := desk.trade())
+        return trader
+
+    def kill(trader):
+        trader.kill()
+        trader.wait()
+
+    trader = start()
+    desk.wait_for("AccountReported", 3, trader)  # what the wallets were to begin with
+    kill(trader)
+    filled = by_hand(desk, "LINK", 20)
+    desk.clock(speed=30)
+    trader = start()
+    desk.wait_for("ReconciliationBreak", 1, trader)
+    drill.wait_for("a freeze", lambda: is_frozen(desk, "LINK"), trader)
+    kill(trader)
+
+    words = ("binance", "--symbol", "LINK", "--qty", filled["qty"], "--price", filled["price"], "--cash", f"-{filled['fee']}")
+    for _ in range(2):  # typed twice, while nobody listens
+        said = in_process("accept", *words, "--reason", "bought at the page", "--session", desk.session)
+        assert "its next start hears it first" in said, said
+    trader = start()
+    desk.wait_for("ReconciliationCleared", 2, trader)
+    drill.wait_for("the thaw", lambda: not is_frozen(desk, "LINK"), trader)
+    drill.wait_for("both words", lambda: not list((desk.session / "requests").glob("*.json")), trader)
+    reports = drill.count(desk.folder, "AccountReported")
+    desk.wait_for("AccountReported", reports + 6, trader)
+    trader.send_signal(signal.SIGINT)
+    desk.ends(trader, 0)
+
+    assert len(desk.said("AdjustmentAccepted")) == 2 and len(desk.said("AdjustmentBooked")) == 1
+    assert [event["text"] for event in desk.said("AlertRaised") if "accepted before, not booked again" in event["text"]]
+    assert {each["what"] for each in desk.said("ReconciliationBreak")} == {each["what"] for each in desk.said("ReconciliationCleared")}
+    books = json.loads((desk.session / "result.json").read_text())["reconciliation"]["binance"]
+    assert books["ledger_equity"] == books["venue_equity"]
+    in_process("replay", desk.session)

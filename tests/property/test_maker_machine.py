@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec.structs import replace
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_order_interleavings import BINANCE, PAIR, VENUES, Session  # noqa: E402
+from test_order_interleavings import BINANCE, LEGS, PAIR, PAIRS, Session  # noqa: E402
 
 from fundarb.core.engine import replay  # noqa: E402
 from fundarb.core.events import (  # noqa: E402
@@ -32,7 +32,7 @@ class Booked(Session):
 
     def services(self):
         market, service = super().services()
-        self.ledger = LedgerService([PAIR], dict.fromkeys(VENUES, D(100_000)))
+        self.ledger = LedgerService(PAIRS, dict.fromkeys(LEGS, D(100_000)))
         self.engine_services = [market, self.ledger, service]
         return self.engine_services
 
@@ -108,11 +108,11 @@ class MakerMachine(RuleBasedStateMachine):
         if not hasattr(self, "session"):
             return
         told = {m.trade_id: m for m in self.said if isinstance(m, OrderFilled)}
-        for venue in VENUES:
+        for venue in LEGS:
             filled = sum((f.qty_base for f in told.values() if f.venue == venue), D(0))
             holding = self.session.ledger.ledger.account(venue).holding("BTC")
             part = holding.by_pair.get(PAIR.pair_id)
-            assert self.trade.legs[venue] == filled == holding.position.qty_base == (part.qty_base if part else 0)
+            assert self.trade.legs.get(venue, 0) == filled == holding.position.qty_base == (part.qty_base if part else 0)
 
     @invariant()
     def i2_i3_money_adds_up(self):
@@ -166,6 +166,19 @@ class MakerMachine(RuleBasedStateMachine):
             assert abs(order.filled_base) <= abs(order.placed.qty_base)
 
     @invariant()
+    def i10_a_hedge_is_never_ahead_of_its_leg(self):
+        """I10: what is hedged, and what may still be, is no more than what the resting leg has filled, and a lot."""
+        resting = self.trade.resting if hasattr(self, "session") else None
+        if resting is None:
+            return
+        done = dict.fromkeys(LEGS, D(0))
+        for order in self.session.service._watch._orders.values():
+            if order.placed.intent_no == self.trade.intent.intent_no:
+                rests = order.placed.venue == resting.step.venue
+                done[order.placed.venue] += order.filled_base if rests else order.worst_base
+        assert abs(done[resting.hedge_venue]) <= abs(done[resting.step.venue]) + PAIR.lot_base
+
+    @invariant()
     def what_rests_only_makes(self):
         """A maker's order rests; takers are immediate; both within the leg's side."""
         if hasattr(self, "session") and self.trade.resting is not None:
@@ -183,9 +196,9 @@ class MakerMachine(RuleBasedStateMachine):
         naked_base = abs(sum(self.trade.legs.values()))
         assert naked_base < BINANCE.lot_step_base or naked_base * 60_001 <= self.session.settings.delta_tolerance_usd
         assert self.trade.state in (PairState.IDLE, PairState.OPEN)
-        for venue in VENUES:
+        for venue in LEGS:
             filled = (f.qty_base for f in self.session.truth.fills.values() if f.venue == venue)
-            assert self.trade.legs[venue] == sum(filled, D(0))
+            assert self.trade.legs.get(venue, 0) == sum(filled, D(0))
         for traded in (m for m in self.said if isinstance(m, PairTraded)):
             assert traded.done_base >= 0 and (traded.naked_usd_s == 0 or traded.max_naked_usd > 0)
         assert all(chosen.plan for chosen in self.said if isinstance(chosen, PlanChosen))
