@@ -136,10 +136,11 @@ class Tasks:
 
     async def stop(self) -> None:
         """Cancel what still runs, and wait until it has gone."""
-        running = list(self._tasks)
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        running = set(self._tasks)
+        while running:  # a request that times out at that moment answers with its timeout: ask again
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=0.1)
 
 # %% ../../nbs/59_data_providers_feeds.ipynb #history-source
 CANDLE_DAYS = 8  # a day for the turnover, a week for the usual volatility

@@ -368,7 +368,7 @@ class Cell:
     async def waiting(self):
         """Nothing is held; the strategy wants in while the fault stands."""
         self.arm()
-        refuses = table.expected(self.fault, "waiting") == "refused"
+        refuses = "refused" in table.expected(self.fault, "waiting")
 
         def noticed():
             self.why = self.drill.unfit(self.symbol, (self.long, self.short))
