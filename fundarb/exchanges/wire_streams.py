@@ -25,12 +25,15 @@ class Tapped:
     in_air = 0  # requests that wait for their answer
 
     async def fetch(self, *args: Any, **named: Any) -> Any:
-        """Let ccxt ask, and count it for as long as it waits."""
+        """Let ccxt ask, and count it for as long as it waits; raise ccxt.BadResponse for a body that breaks off."""
         self.in_air += 1
         try:
-            return await super().fetch(*args, **named)  # type: ignore[misc]
+            said = await super().fetch(*args, **named)  # type: ignore[misc]
         finally:
             self.in_air -= 1
+        if not isinstance(said, dict | list | int | float):  # of what it cannot read ccxt returns the text
+            raise ccxt.BadResponse(f"no JSON from {str(args[0]).partition('?')[0]}: {said!r:.60}")
+        return said
 
     def handle_message(self, client: Any, message: Any) -> None:
         """Let ccxt handle a frame, then show it to who listens."""

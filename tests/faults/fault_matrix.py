@@ -75,6 +75,7 @@ TIMEOUT_MS, KEEP_ALIVE_MS, HEALTH_S, WINDOW_S = 2000, 500, 0.5, 2.0
 NOTICED_S = 15.0  # wall time in which a fault that stops entries is noticed
 PATIENCE_S = 45.0  # wall time for anything to come to its end
 FORCED = ("liquidation-", "adl-")  # how the engine names what nobody here ordered
+THROUGH = "the matrix is through"
 PACE = 4.0  # times real time where nobody is naked; the sandbox goes at real time where somebody is
 
 
@@ -185,7 +186,7 @@ class Drill:
             self.broke = f"{fault} at {phase}: {traceback.format_exc()}"  # told at the end; the session ends in good order
         finally:
             self.target = None
-            self.session.ending.ask("the matrix is through")
+            self.session.ending.ask(THROUGH)
 
     async def until(self, holds, what, within_s=PATIENCE_S, lenient=False):
         end_s = time.monotonic() + within_s
@@ -368,7 +369,7 @@ class Cell:
     async def waiting(self):
         """Nothing is held; the strategy wants in while the fault stands."""
         self.arm()
-        refuses = table.expected(self.fault, "waiting") == "refused"
+        refuses = "refused" in table.expected(self.fault, "waiting")
 
         def noticed():
             self.why = self.drill.unfit(self.symbol, (self.long, self.short))
@@ -532,6 +533,7 @@ async def session(folder, cells, say):
 def checked(folder, drill, result, state):
     """Hold what the venues have against what the session wrote down; return what is wrong."""
     wrong = [] if result["closed"] and not result["still_open"] else [f"open in the end: {result['still_open']}"]
+    wrong += [] if result["ended_because"] == THROUGH else [f"ended because {result['ended_because']}"]
     wrong += [f"{venue}: {books}" for venue, books in result["reconciliation"].items() if books["ledger_equity"] != books["venue_equity"]]
     with opened_record(folder, StorageSettings()) as record:
         sent = Counter(e.message.client_order_id for e in record.entries if isinstance(e.message, SubmitOrder))
