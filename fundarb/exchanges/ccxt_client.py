@@ -65,6 +65,9 @@ MORE_ATTEMPTS = 4  # where a limit was met: together more than a minute, which i
 Result = TypeVar("Result")
 
 
+_GARBLED = (LookupError, TypeError, ValueError, AttributeError)  # ccxt read half an answer as a whole one
+
+
 class CcxtClient:
     """One venue's ccxt instances: orders by one, everything that may wait by another, sockets by two more."""
 
@@ -125,8 +128,11 @@ class CcxtClient:
         """Ask until answered; raise core.errors.ExchangeError where the venue says no or stays silent."""
         for attempt in range(attempts + MORE_ATTEMPTS):
             try:
-                return await call(*args, **named)
-            except ccxt.BaseError as error:
+                answer = await call(*args, **named)
+                if isinstance(answer, str):  # ccxt hands over as text what is no JSON
+                    raise ccxt.BadResponse(f"cut off: {answer[:40]}")
+                return answer
+            except (ccxt.BaseError, *_GARBLED) as error:
                 last = reason_of(error)
                 verdict = verdict_of(error)
                 if verdict is Verdict.REJECTED:
