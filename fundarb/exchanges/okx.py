@@ -17,6 +17,7 @@ import ccxt
 import ccxt.pro
 import structlog
 
+from ..core.errors import ExchangeError
 from ..core.events import AccountReported, FundingPaid, FundingRealised, StablecoinPriced, SubmitOrder
 from ..core.funding import PriceBasis, snap_settlement_ns
 from ..core.models import Instrument, Liquidity
@@ -381,7 +382,7 @@ class OkxAdapter(_Okx):
             try:
                 rows = await self.ask(self.client.polling.publicGetMarketIndexTickers, quoteCcy="USD")
                 worth = {row["instId"].removesuffix("-USD"): float(row["idxPx"]) for row in rows}
-            except UNREADABLE as error:
+            except (ExchangeError, *UNREADABLE) as error:
                 worth = {}
                 _log.warning("dollar coins not read", venue=self.venue, error=reason_of(error))
             read_s = time.monotonic()

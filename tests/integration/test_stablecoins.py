@@ -14,7 +14,7 @@ from fundarb.exchanges.venues import adapter_for
 from fundarb.risk.gate import RiskGate
 from fundarb.risk.health import Stablecoins
 from fundarb.sandbox.traffic import Traffic
-from fundarb.sandbox.faults import FaultBook
+from fundarb.sandbox.faults import ErrorAnswer, FaultBook
 from fundarb.sandbox.okx import OkxServer
 from fundarb.sandbox.okx_gate import Keys
 from fundarb.sandbox.world import World
@@ -49,7 +49,8 @@ async def story():
                 await heard.wait()
         return rules.check(pair)  # what the gate asks at every entry
 
-    server = OkxServer(world, Traffic(), FaultBook(), Keys("key", "secret", "phrase"))
+    faults = FaultBook()
+    server = OkxServer(world, Traffic(), faults, Keys("key", "secret", "phrase"))
     await server.start()
     connection = Connection({host: ("127.0.0.1", server.http_port) for host in HOSTS["okx"]})
     words = {"symbols": ["BTC"], "credentials": None, "connection": connection, "timeout_ms": 5000}
@@ -60,6 +61,7 @@ async def story():
         try:
             for usd in (1.0, 0.993, 0.9999):
                 server.coins_usd["USDC"] = usd
+                faults.add(ErrorAnswer(venue="okx", endpoint="*index-tickers*", status=502, times=4))  # out for a while
                 answers.append(await entry())
             del server.coins_usd["USDC"]
             answers.append(await entry())  # a moment ago it was known
