@@ -24,6 +24,7 @@ from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 
+import fault_table as table
 from msgspec.structs import replace as changed
 from pydantic import BaseModel
 from rich.console import Console
@@ -58,9 +59,6 @@ from fundarb.core.numbers import HOUR_NS, SECOND_NS
 from fundarb.risk.gate import RiskGate
 from fundarb.risk.kill_switch import KillSwitch
 from fundarb.sandbox.host import Sandbox, synthetic_market, write_known
-
-sys.path.insert(0, str(Path(__file__).parent))
-import fault_table as table
 
 ROOT = Path(fundarb.__file__).parents[1]
 VENUES = ("binance", "hyperliquid", "okx")

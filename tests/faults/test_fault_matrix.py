@@ -14,7 +14,7 @@ from fault_matrix import BOUND_S, MOST_USD, play_all
 from fundarb.sandbox.faults import KNOWN_FAULTS
 
 pytestmark = pytest.mark.timeout(600)  # half a minute, on a machine that is not busy
-SESSIONS = 5  # beside each other; most of their time they wait
+SESSIONS = 4  # beside each other; most of their time they wait
 
 
 @pytest.fixture(scope="module")
