@@ -62,6 +62,7 @@ class LimitSettings(Section):
     reduce_margin_ratio: Fraction = means("maintenance over equity that reduces legs", "0.65")
     warn_margin_ratio: Fraction = means("maintenance over equity that a person hears of", "0.35")
     emergency_margin_ratio: Fraction = means("maintenance over equity that closes all", "0.8")
+    min_liquidation_frac: Fraction = means("move against a venue's larger side that must be survived", "0.15")
     max_error_frac: Fraction = means("failed requests at a venue that may be entered", "0.2")
     max_latency_s: float = means("95th percentile of a venue's answers, s", "3", ge=0.01, le=60)
     max_clock_skew_s: float = means("a venue's clock against ours, either way, s", "1", ge=0.01, le=60)

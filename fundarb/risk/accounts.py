@@ -52,6 +52,16 @@ class Accounts:
         price = self._market.mid(venue, symbol) if mark is None else mark.mark_price
         return position.cost if price is None else position.qty_base * exact(price)
 
+    def survives_frac(self, venue: str) -> Decimal:  # of the price; infinite: nothing is held
+        """Find the move against a venue's longs, or its shorts, that brings its equity down to maintenance."""
+        held_usd = [self._position_usd(at, symbol) for at, symbol in self._positions if at == venue]
+        longs_usd = sum((usd for usd in held_usd if usd > 0), Decimal(0))
+        at_risk_usd = max(longs_usd, longs_usd - sum(held_usd, Decimal(0)))  # the shorts, if they are more
+        margin = self._margins.get(venue)
+        if not at_risk_usd or margin is None:
+            return Decimal("Infinity")
+        return (margin.equity - margin.maintenance) / at_risk_usd
+
     def snapshot(self, coming: Sequence[Wanted] = ()) -> Snapshot:
         """Take the desk as it is, with what may come counted in at its worst."""
         buys, sells = defaultdict(Decimal), defaultdict(Decimal)  # USD by venue and symbol

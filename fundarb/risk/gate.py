@@ -20,7 +20,7 @@ from ..core.events import VenueHealthReported
 from ..core.kill_levels import KillLevels
 from ..core.models import Instrument, KillLevel, Pair
 from ..core.numbers import DAY_NS, utc_text
-from .breach import Breach, as_decimal, exceeds
+from .breach import Breach, as_decimal, exceeds, falls_short
 from .entry_rules import EntryRules
 from .halts import BreachFilter
 from .limits import margin_ratio
@@ -120,6 +120,9 @@ class ActingGate(TargetGate):
         return stop if flat and not self._levels.frozen(*scopes) else None
 
 # %% ../../nbs/33_risk_gate.ipynb #margin-gate
+_ROOM = Decimal("1.5")  # times the distance that must be kept: what a reduction brings back
+
+
 class LadderGate(ActingGate):
     """Go down the margin ladder, and out of a currency that is no longer a dollar."""
 
@@ -128,16 +131,14 @@ class LadderGate(ActingGate):
         now_ns, venue = event.ts_init_ns, event.venue
         ratio = margin_ratio(self._rules.accounts.snapshot(), venue)
         warning = exceeds("warn_margin_ratio", ratio, self._limits.warn_margin_ratio, venue)
-        if warning is None:
-            return
         breach = exceeds("reduce_margin_ratio", ratio, self._limits.reduce_margin_ratio, venue)
         if breach is None:
-            if self._news.passes(venue, warning, now_ns):
+            if warning is not None and self._news.passes(venue, warning, now_ns):
                 where = {"severity": "warning", "scope": venue}
                 yield AlertRaised(ts_init_ns=now_ns, **where, text=str(warning))
+            yield from self._keep_distance(event)
             return
-        closable, here = self._holdings.closable(now_ns), self._holdings.at(venue)
-        sizes_usd = {pair_id: usd for pair_id, usd in closable.items() if pair_id in here}
+        sizes_usd = self._closable_at(venue, now_ns)
         most = self._limits.emergency_margin_ratio
         if (worst := exceeds("emergency_margin_ratio", ratio, most, venue)) and sizes_usd:
             yield from self._say(now_ns, venue, worst, f"all {len(sizes_usd)} pairs are closed")
@@ -149,6 +150,29 @@ class LadderGate(ActingGate):
             return
         largest = max(sizes_usd, key=lambda pair_id: sizes_usd[pair_id])
         keep_usd = self._kept_usd(event, largest, sizes_usd[largest])
+        what = f"reduced to {keep_usd:.0f} USD a leg" if keep_usd else "closed"
+        yield from self._say(now_ns, venue, breach, f"{largest} is {what}, the largest there")
+        yield self._holdings.close(largest, now_ns, breach.limit, keep_usd)
+
+    def _closable_at(self, venue: str, now_ns: int) -> dict[str, Decimal]:  # USD a leg, by pair_id
+        closable, here = self._holdings.closable(now_ns), self._holdings.at(venue)
+        return {pair_id: usd for pair_id, usd in closable.items() if pair_id in here}
+
+    def _keep_distance(self, margin: MarginUpdated) -> Iterator[Message]:
+        """Reduce the largest pair of a venue whose positions would be closed by a move that must be survived."""
+        now_ns, venue, least = margin.ts_init_ns, margin.venue, self._limits.min_liquidation_frac
+        survives = self._rules.accounts.survives_frac(venue)
+        breach = falls_short("min_liquidation_frac", survives, least, venue)
+        if breach is None:
+            return
+        sizes_usd = self._closable_at(venue, now_ns)
+        if self._holdings.leaving(venue, now_ns) or not sizes_usd:
+            yield from self._say(now_ns, venue, breach, "nothing more can be closed now")
+            return
+        largest = max(sizes_usd, key=lambda pair_id: sizes_usd[pair_id])
+        spare = margin.equity - margin.maintenance
+        too_much_usd = spare / survives - spare / (least * _ROOM) if spare > 0 else sizes_usd[largest]
+        keep_usd = max(Decimal(0), sizes_usd[largest] - too_much_usd)
         what = f"reduced to {keep_usd:.0f} USD a leg" if keep_usd else "closed"
         yield from self._say(now_ns, venue, breach, f"{largest} is {what}, the largest there")
         yield self._holdings.close(largest, now_ns, breach.limit, keep_usd)

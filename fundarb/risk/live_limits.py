@@ -13,7 +13,7 @@ from ..config.settings import LimitSettings
 from ..core.events import AlertRaised, Event, LimitLoosened, LimitTightened, Message
 
 # %% ../../nbs/31b_risk_live_limits.ipynb #live-limits
-TIGHTER_UPWARD = frozenset({"cool_down_h"})  # all others are tighter when they are lower
+TIGHTER_UPWARD = frozenset({"cool_down_h", "min_liquidation_frac"})  # all others are tighter when they are lower
 
 
 class LiveLimits:

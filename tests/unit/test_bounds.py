@@ -48,7 +48,7 @@ NUMBERS = [
 PARAMETERS = [key for key, field in CrossFundingParams.model_fields.items() if is_number(field.annotation)]
 NEVER = ["nan", "inf", "-inf", "Infinity", "1e999", "-1e999", "1e30", "-1e30", "1e-999999", "1e15"]
 MAY_BE_NOTHING = {  # what is as good as zero may be zero
-    "cool_down_h", "third_venue_bps", "again_h", "min_notional_usd", "half_spread_bps", "depth_floor_usd",
+    "cool_down_h", "third_venue_bps", "funding_hold_h", "again_h", "min_notional_usd", "half_spread_bps", "depth_floor_usd",
 }  # fmt: skip
 
 

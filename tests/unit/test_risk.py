@@ -467,7 +467,7 @@ def test_a_loss_across_midnight_belongs_to_the_new_day():
 
 
 def test_near_liquidation_the_largest_pair_there_is_closed_one_at_a_time():
-    desk = Desk()
+    desk = Desk(min_liquidation_frac=D("0.0001"))  # the ladder of ratios alone
     desk.hear(state("ENTERING", "OPEN", "0.1"), state("ENTERING", "OPEN", "1", pair=BTC_OKX))  # ETH 10,000
     [warned] = desk.hear(margin("hyperliquid", 1_000, 650))
     assert "warn_margin_ratio is 0.6500" in warned.text
@@ -489,6 +489,26 @@ def test_a_pair_is_reduced_by_no_more_than_brings_its_venue_back_to_the_warning(
     assert reduced.urgent and reduced.pair_id == ETH.pair_id
     desk.hear(state("OPEN", "EXITING", 5, pair=ETH))
     assert desk.hear(margin("hyperliquid", 50, 35, NOW + MINUTE_NS)) == []  # on its way already
+
+
+def test_a_venue_must_survive_a_move_against_it_long_before_its_ratio_says_so():
+    desk = Desk()
+    assert desk.hear(margin("hyperliquid", 1_550, 50)) == []  # 10,000 USD of ETH, short: 15 %
+    breach, reduced = desk.hear(margin("hyperliquid", 1_250, 50))  # a ratio of 0.04
+    assert (breach.limit, breach.value, breach.allowed) == ("min_liquidation_frac", D("0.12"), D("0.15"))
+    assert abs(reduced.notional_usd - 1_200 / D("0.225")) < D("0.001") and reduced.urgent
+    desk.hear(state("OPEN", "EXITING", 5, pair=ETH))
+    assert desk.hear(margin("hyperliquid", 1_250, 50, NOW + MINUTE_NS)) == []  # on its way
+    desk.hear(state("EXITING", "OPEN", 3, pair=ETH))
+    gone = desk.hear(margin("hyperliquid", 40, 50, NOW + 2 * MINUTE_NS))
+    assert [m.notional_usd for m in gone if isinstance(m, TargetApproved)] == [0]
+
+
+def test_what_stands_on_the_other_side_of_a_venue_does_not_count_as_a_hedge():
+    desk = Desk()
+    desk.hear(position("hyperliquid", "BTC", "0.1"))  # 6,000 USD long beside 10,000 short
+    assert desk.hear(margin("hyperliquid", 1_550, 50)) == []
+    assert desk.hear(margin("hyperliquid", 1_540, 50))[0].value == D("0.149")
 
 
 def test_flatten_begins_where_the_margin_is_worst():
