@@ -7,6 +7,8 @@ import time
 from contextlib import contextmanager
 from decimal import Decimal as D
 
+import pytest
+
 from fundarb.core.events import MarkPriceUpdated
 from fundarb.core.numbers import HOUR_NS, SECOND_NS
 from fundarb.sandbox.host import OPENERS, Sandbox, sandbox_thread, synthetic_market
@@ -64,6 +66,24 @@ class OkxSocket:
     def stop(self):
         self.run(self.client.stop())
         self.loop.call_soon_threadsafe(self.loop.stop)
+
+
+@contextmanager
+def python_okx(thread, monkeypatch, path):
+    """The words that python-okx's own clients of one account take, and its socket on a private path."""
+    pytest.importorskip("okx", reason="python-okx is not installed")
+    from okx.websocket.WsPrivateAsync import WsPrivateAsync
+
+    monkeypatch.setenv("SSL_CERT_FILE", thread.known["tls"]["ca_file"])
+    known, port = thread.known["okx"], thread.sandbox.servers["okx"].tls_port
+    key, secret, passphrase = (known[name] for name in ("api_key", "secret", "passphrase"))
+    keys = {"apiKey": key, "passphrase": passphrase, "secretKey": secret}
+    socket = OkxSocket(WsPrivateAsync, f"wss://127.0.0.1:{port}/ws/v5/{path}", **keys)
+    words = {"api_key": key, "api_secret_key": secret, "passphrase": passphrase}
+    try:
+        yield words | {"flag": "0", "domain": known["rest"], "debug": False}, socket
+    finally:
+        socket.stop()
 
 
 def until(thing, within_s=20.0):

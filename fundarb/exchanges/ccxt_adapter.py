@@ -177,9 +177,9 @@ class _Incoming(_Parts):
         """Hear what a stream says of an order of ours."""
         take_pushed(self, order, self.resubscribed)
 
-# %% ../../nbs/52j_exchanges_ccxt_adapter.ipynb #adapter
-class CcxtAdapter(_Incoming):
-    """One venue behind the port: see exchanges.base.VenueAdapter and VenueHistory."""
+# %% ../../nbs/52j_exchanges_ccxt_adapter.ipynb #opening
+class _Opening(_Incoming):
+    """Open an account and close it again."""
 
     def resume(self, since_ns: int, symbols: Iterable[str]) -> None:
         """Have what nobody ordered told since an instant, though no process was there; also of coins that we held."""
@@ -214,7 +214,7 @@ class CcxtAdapter(_Incoming):
         await self.assert_account()
         so = await self.read_leverage()
         await few_at_once([lambda one=one: self._set_up(one, so.get(one.symbol)) for one in self.wired.values()])
-        await self.execute(ReportAccount(ts_init_ns=self.clock(), venue=self.venue))
+        await self.trades.report()
         for name, watch in self.private_watches():
             self.tasks.start(keep(f"{self.venue} {name}", watch, self.stream_broke))
         for work in (keep_up(self.trades, self.desk.look_up), read_payments(self.payments), *self.background()):
@@ -224,6 +224,15 @@ class CcxtAdapter(_Incoming):
         wanted_x = self.leverage.get(wired.symbol) if isinstance(self.leverage, Mapping) else self.leverage
         if is_x is None or wanted_x not in (None, is_x):
             await self.prepare(wired, wanted_x)
+
+    async def close(self) -> None:
+        """Stop the streams and close the sockets; what rests at the venue stays there."""
+        await self.tasks.stop(self.shared.values())
+        await self.client.close()
+
+# %% ../../nbs/52j_exchanges_ccxt_adapter.ipynb #adapter
+class CcxtAdapter(_Opening):
+    """One venue behind the port: see exchanges.base.VenueAdapter and VenueHistory."""
 
     async def execute(self, command: Command) -> None:
         """Carry a command out; the outcome comes as events."""
@@ -236,11 +245,6 @@ class CcxtAdapter(_Incoming):
                 await self.desk.query(command)
             case ReportAccount():
                 await self.trades.report()
-
-    async def close(self) -> None:
-        """Stop the streams and close the sockets; what rests at the venue stays there."""
-        await self.tasks.stop(self.shared.values())
-        await self.client.close()
 
     async def watch_health(self, every_s: float = HEALTH_EVERY_S) -> None:
         """Ask for the venue's time, and emit VenueHealthReported, every few seconds for ever."""

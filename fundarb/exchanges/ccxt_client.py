@@ -79,12 +79,12 @@ async def until_answered(
             await asyncio.sleep(min(pause_s, longest_pause_s))
     raise ExchangeError(f"{what} has no answer: {last}")
 
-# %% ../../nbs/52_exchanges_ccxt_client.ipynb #client
+# %% ../../nbs/52_exchanges_ccxt_client.ipynb #patience
 KEEP_ALIVE_MS = 4_000
 TIMEOUT_MS = 5_000
 EXPIRES_MS = 5_000  # an order that reaches its venue later is refused there; less than unknown_guard_s
 
-
+# %% ../../nbs/52_exchanges_ccxt_client.ipynb #client
 class CcxtClient:
     """One venue's ccxt instances: orders by one, everything that may wait by another, sockets by two more."""
 

@@ -96,7 +96,7 @@ class OrderRequests:
             "GET v1/allOrders": self.history,
             "DELETE v1/allOpenOrders": self.cancel_all,
             "DELETE v1/batchOrders": lambda form: each_for_itself(self._desk.cancel, named_orders(form)),
-            "POST v1/batchOrders": self.place_batch,
+            "POST v1/batchOrders": lambda form: each_for_itself(self.place, batch_of(form)),
             "POST v1/countdownCancelAll": self.countdown,
         }
 
@@ -107,10 +107,6 @@ class OrderRequests:
     def place(self, form: Form) -> dict[str, Any]:
         """Take one order."""
         return self._desk.place(form, self._server.lag_s())
-
-    def place_batch(self, form: Form) -> list[Any]:
-        """Take up to five orders, each for itself."""
-        return each_for_itself(self.place, batch_of(form))
 
     def cancel_all(self, form: Form) -> dict[str, Any]:
         """Take all orders of a contract back."""

@@ -23,6 +23,13 @@ class Desk:
         with self.log.open("a") as log:
             return drill.fundarb(*words, stdout=log, stderr=log, env=self.env)
 
+    def trade_until_filled(self, running):
+        """Trade until two orders have filled, at the pace of a clock on the wall from then on."""
+        running.append(trader := self.trade())
+        drill.wait_for("fills", lambda: drill.there(self.control, "fills") >= 2, trader)
+        self.clock(speed=1)
+        return trader
+
     def say(self, *words):
         process = drill.fundarb(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.env)
         return process.communicate(timeout=drill.PATIENCE_S)[0], process.returncode

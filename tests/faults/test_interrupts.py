@@ -24,9 +24,7 @@ def test_a_second_interrupt_ends_a_session_at_once(desk, running):
 
 
 def test_what_a_second_interrupt_left_open_is_closed_by_the_next_start(desk, running):
-    running.append(trader := desk.trade())
-    drill.wait_for("fills", lambda: drill.there(desk.control, "fills") >= 2, trader)
-    desk.clock(speed=1)
+    trader = desk.trade_until_filled(running)
     desk.wait_for("OrderFilled", 2, trader)
     desk.refuse_orders()
     trader.send_signal(signal.SIGINT)

@@ -102,9 +102,7 @@ def test_a_limit_that_was_tightened_stays_so_over_a_restart(desk, running):
 
 
 def test_a_flattening_outlives_the_process_that_was_told(desk, running):
-    running.append(trader := desk.trade())
-    drill.wait_for("fills", lambda: drill.there(desk.control, "fills") >= 2, trader)
-    desk.clock(speed=1)
+    trader = desk.trade_until_filled(running)
     desk.wait_for("OrderFilled", 2, trader)
     desk.refuse_orders()
     desk.kill("FLATTEN", "--reason", "enough for today")

@@ -47,9 +47,7 @@ def disk(tmp_path):
 
 def trade_until_it_holds(desk, running):
     """Trade until a pair is held on both venues, at the pace of a clock on the wall from then on."""
-    running.append(trader := desk.trade())
-    drill.wait_for("fills", lambda: drill.there(desk.control, "fills") >= 2, trader)
-    desk.clock(speed=1)
+    trader = desk.trade_until_filled(running)
     drill.wait_for("a pair", lambda: held_evenly(desk), trader)
     return trader
 

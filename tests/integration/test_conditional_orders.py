@@ -5,7 +5,7 @@ from decimal import localcontext
 
 import ccxt
 import pytest
-from bots import SYMBOLS, OkxSocket, bot, jump, opened, until, user_stream
+from bots import SYMBOLS, bot, jump, opened, python_okx, until, user_stream
 
 
 @pytest.fixture(autouse=True)
@@ -145,16 +145,7 @@ def test_the_hyperliquid_sdk_places_finds_and_takes_back_trigger_orders(thread):
 
 
 def test_python_okx_places_a_pair_and_its_channel_tells_which_was_met(thread, monkeypatch):
-    pytest.importorskip("okx", reason="python-okx is not installed")
-    from okx import Trade
-    from okx.websocket.WsPrivateAsync import WsPrivateAsync
-
-    monkeypatch.setenv("SSL_CERT_FILE", thread.known["tls"]["ca_file"])
-    known, account = thread.known["okx"], thread.sandbox.world.account("okx")
-    signed = {"api_key": known["api_key"], "api_secret_key": known["secret"], "passphrase": known["passphrase"]}
-    desk = Trade.TradeAPI(**signed, flag="0", domain=known["rest"], debug=False)
-    keys = {"apiKey": known["api_key"], "passphrase": known["passphrase"], "secretKey": known["secret"]}
-    socket = OkxSocket(WsPrivateAsync, f"wss://127.0.0.1:{thread.sandbox.servers['okx'].tls_port}/ws/v5/business", **keys)
+    account = thread.sandbox.world.account("okx")
     mark = round(thread.sandbox.world.mark("okx", "BTC").mark_price)
     coin = {"instId": "BTC-USDT-SWAP", "tdMode": "isolated"}
     pair = coin | {"side": "buy", "ordType": "oco", "sz": "10", "reduceOnly": "true", "tpOrdPx": "-1", "slOrdPx": "-1"}
@@ -163,7 +154,10 @@ def test_python_okx_places_a_pair_and_its_channel_tells_which_was_met(thread, mo
     def coded(said):
         return said["data"][0]["sCode"]
 
-    try:
+    with python_okx(thread, monkeypatch, "business") as (words, socket):
+        from okx import Trade
+
+        desk = Trade.TradeAPI(**words)
         socket.subscribe({"channel": "orders-algo", "instType": "SWAP"})
         until(lambda: any('"event":"subscribe"' in text for text in socket.messages))
         assert coded(desk.place_order(**coin, side="sell", ordType="market", sz="10")) == "0"
@@ -189,5 +183,3 @@ def test_python_okx_places_a_pair_and_its_channel_tells_which_was_met(thread, mo
 
         until(lambda: told(both) == ["live", "effective"])
         assert told(more) == ["live", "canceled"]
-    finally:
-        socket.stop()

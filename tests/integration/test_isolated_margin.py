@@ -6,7 +6,7 @@ from decimal import localcontext
 
 import ccxt
 import pytest
-from bots import SYMBOLS, OkxSocket, bot, jump, opened, until, user_stream
+from bots import SYMBOLS, bot, jump, opened, python_okx, until, user_stream
 
 from fundarb.exchanges.simulated_account import whole_equity
 
@@ -204,20 +204,13 @@ def test_the_hyperliquid_sdk_and_its_socket_tell_one_story(thread):
 
 
 def test_python_okx_and_its_sockets_tell_one_story(thread, monkeypatch):
-    pytest.importorskip("okx", reason="python-okx is not installed")
-    from okx import Account, Trade
-    from okx.websocket.WsPrivateAsync import WsPrivateAsync
-
-    monkeypatch.setenv("SSL_CERT_FILE", thread.known["tls"]["ca_file"])
-    known, account = thread.known["okx"], thread.sandbox.world.account("okx")
-    signed = {"api_key": known["api_key"], "api_secret_key": known["secret"], "passphrase": known["passphrase"]}
-    more = {"flag": "0", "domain": known["rest"], "debug": False}
-    desk, trade = Account.AccountAPI(**signed, **more), Trade.TradeAPI(**signed, **more)
-    keys = {"apiKey": known["api_key"], "passphrase": known["passphrase"], "secretKey": known["secret"]}
-    socket = OkxSocket(WsPrivateAsync, f"wss://127.0.0.1:{thread.sandbox.servers['okx'].tls_port}/ws/v5/private", **keys)
+    account = thread.sandbox.world.account("okx")
     coin = {"instId": "BTC-USDT-SWAP"}
     order = coin | {"tdMode": "isolated", "side": "sell", "ordType": "market", "sz": "10"}
-    try:
+    with python_okx(thread, monkeypatch, "private") as (words, socket):
+        from okx import Account, Trade
+
+        desk, trade = Account.AccountAPI(**words), Trade.TradeAPI(**words)
         socket.subscribe({"channel": "positions", "instType": "SWAP"}, {"channel": "account"}, {"channel": "balance_and_position"})
         until(lambda: sum('"event":"subscribe"' in text for text in socket.messages) == 3)
         assert desk.set_leverage(lever="10", mgnMode="isolated", posSide="net", **coin)["code"] == "0"
@@ -255,8 +248,6 @@ def test_python_okx_and_its_sockets_tell_one_story(thread, monkeypatch):
         assert desk.get_positions(instType="SWAP")["data"] == [] and cross <= parts(account)[0] < cross + own
         assert D(desk.get_account_bills()["data"][0]["bal"]) == account.wallet
         assert D(desk.get_account_balance()["data"][0]["details"][0]["cashBal"]) == account.wallet
-    finally:
-        socket.stop()
 
 
 def test_okx_remembers_what_was_closed_and_what_it_brought(thread):

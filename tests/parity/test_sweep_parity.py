@@ -23,6 +23,7 @@ from fundarb.research.sweep import trace
 from fundarb.research.sweep_data import sweep_data
 from fundarb.research.sweep_book import desk_of
 
+pytestmark = pytest.mark.timeout(900)  # the sweep may have to be compiled first, on a machine that may be busy
 ROOT = Path(__file__).parents[2]
 SETTINGS = load_settings(ROOT / "settings.ini", env={})
 PARAMS = load_parameters(ROOT / "params" / "cross_funding" / "demo.json", parameter_schemas())
