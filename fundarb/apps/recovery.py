@@ -6,7 +6,7 @@
 __all__ = ['Cast', 'Snapshot', 'recipe_flaws', 'Restored', 'restore', 'orders_to_ask', 'orders_that_never_left']
 
 # %% ../../nbs/82b_apps_recovery.ipynb #imports
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple

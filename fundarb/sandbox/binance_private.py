@@ -140,7 +140,6 @@ class SettingsDesk:
         """Refuse several collaterals, and to change what is so."""
         raise Refused(-4171 if form.get("multiAssetsMargin", "").lower() == "false" else -1020)
 
-
 # %% ../../nbs/75g_sandbox_binance_private.ipynb #wallet
 _RIGHTS = {
     "ipRestrict": True,

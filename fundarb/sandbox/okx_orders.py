@@ -315,4 +315,3 @@ def outcome(sent: SentOrder | None, asked: Mapping[str, Any], error: OkxError | 
         row |= {"clOrdId": sent.wire_id, "ordId": str(sent.number)}
     code, text = (error.code, str(error)) if error else ("0", "")
     return row | {"ts": str(now_ms), "sCode": code, "sMsg": text}
-

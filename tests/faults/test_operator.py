@@ -47,7 +47,6 @@ def test_what_is_stopped_stays_stopped_until_it_is_reset(desk, running):
     desk.pass_hours(26, trader)  # it would enter after a day
     trader.kill()
     trader.wait()
-    known = drill.length(desk.folder)
     running.append(trader := desk.trade())
     drill.wait_for("the session", lambda: drill.length(desk.folder) > known, trader)
     drill.wait_for("the venues", lambda: "reported: still stopped: PAUSE_ENTRIES everywhere by" in desk.tail(), trader)
@@ -87,7 +86,6 @@ def test_a_limit_that_was_tightened_stays_so_over_a_restart(desk, running):
     drill.wait_for("the answer", lambda: answers(1), trader)
     trader.kill()
     trader.wait()
-    known = drill.length(desk.folder)
     running.append(trader := desk.trade())
     drill.wait_for("the venues", lambda: "reported: entries are allowed again" in desk.tail(), trader)
     tell("max_gross_x", "2")
