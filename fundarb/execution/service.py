@@ -17,7 +17,8 @@ from ..core.events import OrderNotPlaced, OrderPlaced, OrderRejected, OrderUnkno
 from ..core.events import PairIntent, RiskLimitBreached, TimerFired
 from ..core.kill_levels import CLOSING
 from ..core.models import KillLevel, Liquidity
-from .flow import MakerFlow, moved
+from .flow import MakerFlow
+from .said import moved
 from .orders import Report
 from .pair import PairState
 from .plans import Schedule, choose
