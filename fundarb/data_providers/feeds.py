@@ -160,12 +160,13 @@ async def history(
     instruments: Iterable[Instrument],
     now_ns: int,  # the end: what was not yet over by then is left out
     funding_h: int,  # how far back settlements are needed
+    bars_since_ns: int = 0,  # those that end before are known already
 ) -> list[FundingRealised | CandleClosed]:  # in the order in which they could be known
     """Fetch what a core must have heard before its first decision."""
     symbols: dict[str, list[str]] = {venue: [] for venue in sources}
     for instrument in instruments:
         symbols[instrument.venue].append(instrument.symbol)
-    since_ns, bars_since_ns = now_ns - (funding_h + 24) * HOUR_NS, now_ns - CANDLE_DAYS * DAY_NS
-    asked = [_history_of(source, symbols[venue], since_ns, bars_since_ns) for venue, source in sources.items()]
+    since_ns, first_ns = now_ns - (funding_h + 24) * HOUR_NS, max(now_ns - CANDLE_DAYS * DAY_NS, bars_since_ns)
+    asked = [_history_of(source, symbols[venue], since_ns, first_ns) for venue, source in sources.items()]
     told = chain.from_iterable(await asyncio.gather(*asked))
     return sorted((event for event in told if event.ts_init_ns <= now_ns), key=lambda event: event.ts_init_ns)
