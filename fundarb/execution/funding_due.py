@@ -46,6 +46,11 @@ class FundingDue:
             self._rates[key] = funding.rate
             self._owed[key] = Owed(funding.rate, now_ns, self._reports[funding.venue])
 
+    def close(self, venue: str, symbol: str, at_ns: int) -> None:
+        """Expect nothing for what was settled after a position had been closed, of which we may hear late."""
+        for key in [key for key in self._owed if key[:2] == (venue, symbol) and key[2] > at_ns]:
+            del self._owed[key]
+
     def pay(
         self,
         event: FundingPaid,

@@ -53,6 +53,8 @@ class BookKeeper:
     def _on_filled(self, event: OrderFilled) -> Iterable[Message]:
         books = self._books[event.venue]
         books.fill(event)
+        if not books.held[event.symbol]:
+            self._due.close(event.venue, event.symbol, event.ts_event_ns)
         order = books.orders.get(event.client_order_id)
         if order is not None and not order.left_base:
             order.resting = False
@@ -65,7 +67,7 @@ class BookKeeper:
     def _on_realised(self, event: FundingRealised) -> Iterable[Message]:
         funding = event.funding
         books = self._books.get(funding.venue)
-        if books is None or not books.held[funding.symbol]:
+        if books is None or not books.held_at(funding.symbol, funding.settlement_time_ns):
             return ()
         self._due.settle(funding, event.ts_init_ns)
         soon_ns = event.ts_init_ns + AFTER_SETTLEMENT_S * SECOND_NS

@@ -41,6 +41,7 @@ class VenueBooks:
         self.start: Decimal | None = None  # wallet before all of that; None: no report yet
         self.orders: dict[str, OurOrder] = {}  # recent ones and those that rest
         self.last_fill_ns: dict[str, int] = {}  # at the venue, by symbol
+        self.held_since_ns: dict[str, int] = {}  # at the venue, by symbol: what is held now, or was last
         self._trades: set[str] = set()
 
     def fill(self, fill: OrderFilled) -> None:
@@ -48,11 +49,21 @@ class VenueBooks:
         if fill.trade_id in self._trades:
             return
         self._trades.add(fill.trade_id)
+        if not self.held[fill.symbol]:
+            self.held_since_ns[fill.symbol] = fill.ts_event_ns
         self.held[fill.symbol] += fill.qty_base
         self.cash -= to_cash(fill.qty_base * fill.price) + fill.fee
         self.last_fill_ns[fill.symbol] = fill.ts_event_ns
         if order := self.orders.get(fill.client_order_id):
             order.filled_base += fill.qty_base
+
+    def held_at(
+        self,
+        symbol: str,
+        at_ns: int,  # in the past, ns since 1970, UTC
+    ) -> bool:
+        """Tell whether what is held now was held by then."""
+        return bool(self.held[symbol]) and self.held_since_ns[symbol] <= at_ns
 
     def wallet(self) -> Decimal | None:
         """What the wallet must be now; None before the first report."""

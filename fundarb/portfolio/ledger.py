@@ -196,7 +196,10 @@ class LedgerService:
         self._trades.add(trade)
         self.ledger.hear(event.ts_init_ns)
         order = self._orders.get(event.client_order_id)
-        return (_book_fill_of(self.ledger, event, order, self._pair_ids),)
+        changed = _book_fill_of(self.ledger, event, order, self._pair_ids)
+        if order is None:  # of what nobody here ordered we may hear much later
+            _take_back(self.ledger, event)
+        return (changed,)
 
     def _on_timer(self, event: TimerFired) -> Iterable[Message]:
         now_ns = event.ts_init_ns
@@ -207,6 +210,14 @@ class LedgerService:
         return _report(self.ledger, now_ns)
 
 # %% ../../nbs/37_portfolio_ledger.ipynb #service-parts
+def _take_back(ledger: Ledger, fill: OrderFilled) -> None:
+    """Expect nothing for settlements at which, as a fill that is told late shows, nothing was held any more."""
+    where, holding = (fill.venue, fill.symbol), ledger.find(fill.venue, fill.symbol)
+    for key in ledger.settlements.awaited:
+        if key[:2] == where and key[2] > fill.ts_event_ns and not sum(holding.held_at(key[2]).values()):
+            del ledger.settlements.due[key]
+
+
 def _book_fill_of(
     ledger: Ledger,
     fill: OrderFilled,

@@ -324,7 +324,7 @@ def longest_naked_s(fills, marks, tolerance_usd):
     return longest_ns / 1e9
 
 
-def check(drill, state, tolerance_usd=Decimal(10)):
+def check(drill, state, tolerance_usd=Decimal(10), away_h=0):
     """Compare what the venues say with what the session wrote down; return what was measured."""
     result = json.loads((drill.folder / "session" / "result.json").read_text())
     assert result["closed"] and result["still_open"] == [], drill.tail()
@@ -348,7 +348,7 @@ def check(drill, state, tolerance_usd=Decimal(10)):
         every += books["fills"]
         marks |= {fill["symbol"]: Decimal(fill["price"]) for fill in books["fills"]}
     naked_s = longest_naked_s(every, marks, tolerance_usd)
-    assert naked_s <= NAKED_LIMIT_S + drill.more.away_h * 3600, f"naked for {naked_s} s"
+    assert naked_s <= NAKED_LIMIT_S + away_h * 3600, f"naked for {naked_s} s"
     return {"orders": sum(sent.values()), "fills": len(every), "naked_s": naked_s}
 
 
@@ -368,7 +368,7 @@ def hold(folder, seed, kills, forked=False, more=More()):
     with sandbox(folder, 7) as control:
         drill = Drill(folder, seed, control, forked, more)
         drill.run(kills)
-        measured = check(drill, ask(f"{control}/state"))
+        measured = check(drill, ask(f"{control}/state"), away_h=drill.more.away_h)
         return {"kills": dict(drill.kills), **measured, "forced": drill.forced, "from_checkpoint": prove(drill)}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+from uuid import uuid4
 
 import ccxt
 import crash_drill as drill
@@ -22,10 +23,10 @@ def in_process(*words):
 
 
 def by_hand(desk, coin, size):
-    """Buy a coin at Binance with somebody else's program; return what its books say of that."""
+    """Buy a coin at Binance under an id of our form, as another session would; return what its books say of that."""
     client, symbol = bot(ccxt, "binance", json.loads((desk.folder / "sandbox.json").read_text())), f"{coin}/USDT:USDT"
     client.load_markets()
-    client.create_order(symbol, "market", "buy", size)
+    client.create_order(symbol, "market", "buy", size, None, {"clientOrderId": uuid4().hex})
     (trade,) = client.fetch_my_trades(symbol)
     return {"qty": trade["info"]["qty"], "price": trade["info"]["price"], "fee": trade["info"]["commission"]}
 
@@ -47,6 +48,7 @@ def test_what_is_stopped_stays_stopped_until_it_is_reset(desk, running):
     desk.pass_hours(26, trader)  # it would enter after a day
     trader.kill()
     trader.wait()
+    known = drill.length(desk.folder)
     running.append(trader := desk.trade())
     drill.wait_for("the session", lambda: drill.length(desk.folder) > known, trader)
     drill.wait_for("the venues", lambda: "reported: still stopped: PAUSE_ENTRIES everywhere by" in desk.tail(), trader)
@@ -109,6 +111,7 @@ def test_a_flattening_outlives_the_process_that_was_told(desk, running):
     trader.wait()
     assert desk.positions()
     desk.take_orders()
+    desk.clock(speed=30)  # what failed to close is asked again in some time
     running.append(trader := desk.trade())
     drill.wait_for("a flat book", lambda: not desk.positions(), trader)
     known = drill.count(desk.folder, "SubmitOrder")
@@ -121,7 +124,7 @@ def test_a_flattening_outlives_the_process_that_was_told(desk, running):
 
 
 def test_a_trade_by_hand_is_accepted_once_and_the_books_agree(desk, running):
-    """Traded at the venue's own page while the session was down: frozen, accepted, and agreed to the cent, over two kills."""
+    """Traded by another of our programs while the session was down: frozen, accepted, and agreed to the cent, over two kills."""
 
     def start():
         running.append(trader := desk.trade())
@@ -143,7 +146,7 @@ def test_a_trade_by_hand_is_accepted_once_and_the_books_agree(desk, running):
 
     words = ("binance", "--symbol", "LINK", "--qty", filled["qty"], "--price", filled["price"], "--cash", f"-{filled['fee']}")
     for _ in range(2):  # typed twice, while nobody listens
-        said = in_process("accept", *words, "--reason", "bought at the page", "--session", desk.session)
+        said = in_process("accept", *words, "--reason", "bought by another session", "--session", desk.session)
         assert "its next start hears it first" in said, said
     trader = start()
     desk.wait_for("ReconciliationCleared", 2, trader)
