@@ -62,6 +62,7 @@ class OrderFlow:
         pair_id = trade.pair.pair_id
 
         def shut(venue: str, opening: bool) -> bool:
+            """Tell whether a kill switch forbids an order there."""
             if not self._levels or self._levels.frozen(venue, pair_id):
                 return bool(self._levels)
             here = (stop for stop in self._levels.standing if stop.scope == venue)
