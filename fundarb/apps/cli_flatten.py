@@ -131,11 +131,13 @@ def flatten(
     name = f"flatten-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     notes = Notes(settings.paths.runs / f"{name}.jsonl" if go else None, lambda why: typer.secho(why, err=True, fg="yellow"))
     closer = Closer(name, way.clock, settings.execution.repair_collars_bps, notes)
-    outcome = asyncio.run(close(way, closer, go, patience, lambda why: typer.secho(why, err=True, fg="yellow")))
-    notes.close()
+    try:
+        outcome = asyncio.run(close(way, closer, go, patience, lambda why: typer.secho(why, err=True, fg="yellow")))
+    finally:  # what has traded has traded, however this ends
+        notes.close()
+        if session is not None:
+            _tell_or_ask(session, closer.fills, f"closed by {name}")
     show_outcome(outcome, console)
-    if session is not None:
-        _tell_or_ask(session, outcome.fills, f"closed by {name}")
     if not go:
         console.print("nothing was sent: --go cancels and closes this" if not outcome.flat else "nothing is held, nothing rests")
     elif not outcome.flat:
